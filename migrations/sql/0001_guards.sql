@@ -1,0 +1,105 @@
+-- What the database itself refuses, whatever a program does. Run by 0001_the_record.py, as the owner.
+
+-- The role every program acts as. It belongs to the cluster, so it may be there already.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'countersign_app') THEN
+    BEGIN
+      CREATE ROLE countersign_app NOLOGIN;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- another database's migration was quicker
+    END;
+  END IF;
+  IF NOT pg_has_role(current_user, 'countersign_app', 'MEMBER') THEN
+    BEGIN
+      EXECUTE format('GRANT countersign_app TO %I', current_user);
+    EXCEPTION WHEN insufficient_privilege THEN NULL;  -- an administrator made the role and granted it to the login
+    END;
+  END IF;
+END $$;
+
+GRANT USAGE ON SCHEMA public TO countersign_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO countersign_app;
+REVOKE ALL ON drafts, draft_steps, report_revisions, signatures, events, seals FROM countersign_app;
+GRANT SELECT, INSERT ON drafts, draft_steps, report_revisions, signatures, events, seals TO countersign_app;
+REVOKE ALL ON alembic_version FROM countersign_app;
+GRANT SELECT ON alembic_version TO countersign_app;
+REVOKE TRUNCATE ON ALL TABLES IN SCHEMA public FROM countersign_app, PUBLIC;
+
+-- Behind the missing privileges stand triggers, for whoever connects as the owner. Only erase_study() passes, and only
+-- with words: every other column must stay what it was.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+DECLARE
+  words text[] := ARRAY['body', 'provenance', 'flags', 'prompt', 'completion', 'tokens', 'comment', 'reasons', 'erased_at'];
+BEGIN
+  IF TG_OP = 'UPDATE'
+     AND TG_TABLE_NAME IN ('drafts', 'draft_steps', 'report_revisions', 'signatures')
+     AND current_setting('countersign.erasing', true) = 'on'
+     AND to_jsonb(NEW) - words = to_jsonb(OLD) - words THEN
+    RETURN NEW;
+  END IF;
+  RAISE EXCEPTION '% on % is refused: it is append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+DO $$
+DECLARE
+  name text;
+BEGIN
+  FOREACH name IN ARRAY ARRAY['drafts', 'draft_steps', 'report_revisions', 'signatures', 'events', 'seals'] LOOP
+    EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON %I
+                    FOR EACH ROW EXECUTE FUNCTION refuse_change()', name);
+    EXECUTE format('CREATE TRIGGER no_truncate BEFORE TRUNCATE ON %I
+                    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()', name);
+  END LOOP;
+END $$;
+
+-- No event can miss its seal.
+CREATE FUNCTION queue_for_seal() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS $$
+BEGIN
+  INSERT INTO unsealed_events (event_id) VALUES (NEW.id);
+  RETURN NULL;
+END $$;
+CREATE TRIGGER queue_for_seal AFTER INSERT ON events FOR EACH ROW EXECUTE FUNCTION queue_for_seal();
+
+-- The only way past the triggers: the words go, their hashes stay as a tombstone, the store's files are queued.
+CREATE FUNCTION erase_study(study uuid, event uuid, actor_kind text, actor uuid) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public AS $$
+DECLARE
+  site uuid;
+  patient uuid;
+BEGIN
+  SELECT s.site_id, s.patient_id_key INTO site, patient FROM studies s WHERE s.id = study FOR UPDATE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'there is no study %', study USING ERRCODE = 'no_data_found';
+  END IF;
+  PERFORM set_config('countersign.erasing', 'on', true);
+  UPDATE drafts d SET body = '', provenance = '{}', erased_at = now() WHERE d.study_id = study AND d.erased_at IS NULL;
+  UPDATE draft_steps t SET prompt = '', completion = '', tokens = '{}'
+    FROM drafts d WHERE d.id = t.draft_id AND d.study_id = study;
+  UPDATE report_revisions v SET body = '', comment = NULL, erased_at = now()
+    FROM reports r WHERE r.id = v.report_id AND r.study_id = study AND v.erased_at IS NULL;
+  UPDATE signatures g SET reasons = '{}' FROM reports r WHERE r.id = g.report_id AND r.study_id = study;
+  PERFORM set_config('countersign.erasing', 'off', true);
+  UPDATE reports SET ended_reason = NULL WHERE study_id = study;
+  UPDATE readings SET reason = NULL, omitted = NULL WHERE study_id = study;
+  INSERT INTO store_deletions (kind, key)
+    SELECT 'instances', replace(i.id::text, '-', '') FROM instances i
+    WHERE i.study_id = study AND i.duplicate_of_id IS NULL;
+  INSERT INTO store_deletions (kind, key)
+    SELECT DISTINCT 'pictures', p.sha256 FROM reading_pictures p JOIN readings r ON r.id = p.reading_id
+    WHERE r.study_id = study AND NOT EXISTS (
+      SELECT FROM reading_pictures o JOIN readings q ON q.id = o.reading_id
+      WHERE o.sha256 = p.sha256 AND q.study_id <> study);
+  UPDATE instances SET header = '{}', peer_address = '' WHERE study_id = study;
+  UPDATE series SET series_description = '', body_part_examined = '' WHERE study_id = study;
+  UPDATE studies SET patient_id_key = NULL, patient_id = '', issuer_of_patient_id = '', patient_name = '',
+    patient_birth_date = '', patient_sex = '', patient_age = '', accession_number = '', study_date = '',
+    study_time = '', study_description = '', referring_physician_name = '', history = '',
+    erased_at = now(), updated_at = now()
+    WHERE id = study;
+  DELETE FROM patients p WHERE p.id = patient AND NOT EXISTS (SELECT FROM studies s WHERE s.patient_id_key = p.id)
+    AND NOT EXISTS (SELECT FROM patients m WHERE m.merged_into_id = p.id);
+  INSERT INTO events (id, kind, site_id, actor_kind, actor_id, study_id, facts)
+    VALUES (event, 'study_erased', site, actor_kind, actor, study, '{}');
+END $$;
+REVOKE ALL ON FUNCTION erase_study(uuid, uuid, text, uuid) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION erase_study(uuid, uuid, text, uuid) TO countersign_app;

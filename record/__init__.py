@@ -1,0 +1,1 @@
+"""The clinical record: what the gateway and the worker both know. Imports neither of them."""

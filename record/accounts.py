@@ -1,0 +1,281 @@
+"""Sites, people and machines: accounts, passwords, sessions and tokens.
+
+Knows how somebody is recognised. Does not know what they may do (`access`) or how a door asks (`gateway.web`).
+Passwords are argon2id hashes; a token or a session's secret is 256 random bits of which only the sha256 is stored.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from record import audit
+from record.access import Principal
+from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
+from record.models import Site, Token, User, UserSession
+from record.states import Role
+
+MIN_PASSWORD = 10
+_LOCK_AFTER = 10
+_LOCK_S = 300
+_hasher = PasswordHasher()
+_WASTED = _hasher.hash("nobody's password: hashed so that an unknown login takes as long as a known one")
+
+
+@dataclass(frozen=True, slots=True)
+class Reauthentication:
+    """Proof, given just now, that the signer is who they say (21 CFR 11.200)."""
+
+    user_id: uuid.UUID
+    method: str
+    proven_at: datetime
+    client_address: str
+
+
+def find_site(session: Session, name: str | None) -> Site:
+    """The named site, or the only one.
+
+    Raises
+    ------
+    NotFound
+        No such site, or several and no name given.
+    """
+    sites = session.scalars(select(Site).where(Site.name == name) if name else select(Site)).all()
+    if len(sites) == 1:
+        return sites[0]
+    message = f"There is no site named {name!r}." if name else "There are several sites: say which with --site."
+    raise NotFound(message)
+
+
+def add_user(session: Session, *, site: str | None, login: str, printed_name: str, role: Role, password: str) -> User:
+    """Add a person.
+
+    Raises
+    ------
+    Conflict
+        The login is taken.
+    InvalidRequest
+        The password is too short, or a name is empty.
+    """
+    if not login.strip() or not printed_name.strip():
+        message = "A login and a printed name are needed."
+        raise InvalidRequest(message)
+    _check_password(password)
+    if session.scalar(select(User.id).where(User.login == login)):
+        message = "This login is taken."
+        raise Conflict(message)
+    user = User(
+        site_id=find_site(session, site).id,
+        login=login,
+        printed_name=printed_name,
+        role=role,
+        password_hash=_hasher.hash(password),
+    )
+    session.add(user)
+    session.flush()
+    audit.write(session, "user_added", site_id=user.site_id, user_id=user.id, role=role)
+    return user
+
+
+def set_password(session: Session, login: str, password: str) -> User:
+    """Give a person a new password; every session of theirs ends."""
+    _check_password(password)
+    user = session.scalar(select(User).where(User.login == login))
+    if user is None:
+        message = "There is no such login."
+        raise NotFound(message)
+    user.password_hash = _hasher.hash(password)
+    user.failed_logins, user.locked_until = 0, None
+    session.execute(
+        update(UserSession)
+        .where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
+        .values(ended_at=func.now())
+    )
+    audit.write(session, "password_set", site_id=user.site_id, user_id=user.id)
+    return user
+
+
+def add_token(
+    session: Session,
+    *,
+    site: str | None,
+    name: str,
+    role: Role,
+    scopes: Iterable[str] = (),
+    expires_at: datetime | None = None,
+) -> str:
+    """Add a machine's token and return its secret, which is shown once and stored nowhere.
+
+    Raises
+    ------
+    Conflict
+        The site has a token of this name.
+    """
+    found = find_site(session, site)
+    if role in {Role.RESIDENT, Role.ATTENDING}:
+        message = "A token belongs to a machine: it cannot be a physician."
+        raise InvalidRequest(message)
+    if session.scalar(select(Token.id).where(Token.site_id == found.id, Token.name == name)):
+        message = "The site has a token of this name."
+        raise Conflict(message)
+    secret = "cs_" + secrets.token_urlsafe(32)
+    token = Token(
+        site_id=found.id, name=name, role=role, scopes=list(scopes), secret_sha256=_sha(secret), expires_at=expires_at
+    )
+    session.add(token)
+    session.flush()
+    audit.write(session, "token_added", site_id=found.id, token_id=token.id, role=role)
+    return secret
+
+
+def token_principal(session: Session, secret: str) -> Principal:
+    """Whom a bearer token stands for.
+
+    Raises
+    ------
+    NotAuthenticated
+        Unknown, revoked or expired.
+    """
+    token = session.scalar(
+        select(Token).where(
+            Token.secret_sha256 == _sha(secret),
+            Token.revoked_at.is_(None),
+            (Token.expires_at.is_(None)) | (Token.expires_at > func.now()),
+        )
+    )
+    if token is None:
+        message = "The token is unknown, revoked or expired."
+        raise NotAuthenticated(message)
+    return Principal("token", token.id, token.site_id, Role(token.role), token.name, frozenset(token.scopes))
+
+
+def check_password(session: Session, login: str, password: str) -> User:
+    """The person behind a login and password.
+
+    A wrong password is counted in this session's transaction: the door must commit it although it refuses. After ten
+    in a row the account is locked for five minutes.
+
+    Raises
+    ------
+    NotAuthenticated
+        Unknown login, wrong password, disabled or locked: one message for all four.
+    """
+    user = session.scalar(select(User).where(User.login == login).with_for_update())
+    now = session.scalar(select(func.now()))
+    locked = user is not None and user.locked_until is not None and now is not None and user.locked_until > now
+    if not _matches(user.password_hash if user else _WASTED, password) or user is None or user.disabled_at or locked:
+        if user is not None and not locked:
+            user.failed_logins += 1
+            if user.failed_logins >= _LOCK_AFTER and now is not None:
+                user.locked_until, user.failed_logins = now + timedelta(seconds=_LOCK_S), 0
+            audit.write(session, "login_refused", site_id=user.site_id, user_id=user.id)
+        message = "The login or the password is wrong, or the account is locked."
+        raise NotAuthenticated(message)
+    user.failed_logins, user.locked_until = 0, None
+    return user
+
+
+def open_session(session: Session, user: User, *, lasts_s: float) -> tuple[UserSession, str]:
+    """Sign a person in; returns the session and the cookie's secret."""
+    secret = secrets.token_urlsafe(32)
+    opened = UserSession(
+        user_id=user.id,
+        secret_sha256=_sha(secret),
+        csrf_secret=secrets.token_urlsafe(32),
+        expires_at=func.now() + timedelta(seconds=lasts_s),
+    )
+    session.add(opened)
+    session.flush()
+    audit.write(session, "signed_in", user_principal(user), session_id=opened.id)
+    return opened, secret
+
+
+def session_principal(
+    session: Session, secret: str, *, idle_s: float, touch: bool = True
+) -> tuple[Principal, UserSession]:
+    """Whom a session cookie stands for, and the session; with `touch` the request counts as a sign of its person.
+
+    Raises
+    ------
+    NotAuthenticated
+        Unknown, ended, expired or idle for too long, or the account was disabled.
+    """
+    row = session.execute(
+        select(UserSession, User)
+        .join(User, User.id == UserSession.user_id)
+        .where(
+            UserSession.secret_sha256 == _sha(secret),
+            UserSession.ended_at.is_(None),
+            UserSession.expires_at > func.now(),
+            UserSession.seen_at > func.now() - timedelta(seconds=idle_s),
+            User.disabled_at.is_(None),
+        )
+    ).first()
+    if row is None:
+        message = "The session is over: sign in again."
+        raise NotAuthenticated(message)
+    opened, user = row
+    if touch:
+        session.execute(
+            update(UserSession)
+            .where(UserSession.id == opened.id, UserSession.seen_at < func.now() - timedelta(seconds=30))
+            .values(seen_at=func.now())
+        )
+    return user_principal(user), opened
+
+
+def end_session(session: Session, secret: str) -> None:
+    """Sign out."""
+    session.execute(
+        update(UserSession)
+        .where(UserSession.secret_sha256 == _sha(secret), UserSession.ended_at.is_(None))
+        .values(ended_at=func.now())
+    )
+
+
+def reauthenticate(session: Session, by: Principal, password: str, *, client_address: str) -> Reauthentication:
+    """Prove again, now, who is about to sign.
+
+    Raises
+    ------
+    NotAuthenticated
+        The password is wrong; the door commits the count and refuses.
+    """
+    login = session.scalar(select(User.login).where(User.id == by.id)) if by.kind == "user" else None
+    user = check_password(session, login or "", password)
+    now = session.scalar(select(func.now()))
+    if now is None or user.id != by.id:
+        message = "The password is wrong."
+        raise NotAuthenticated(message)
+    return Reauthentication(user.id, "password", now, client_address)
+
+
+def user_principal(user: User) -> Principal:
+    """A person as `access` sees them."""
+    return Principal("user", user.id, user.site_id, Role(user.role), user.printed_name)
+
+
+def _check_password(password: str) -> None:
+    if len(password) < MIN_PASSWORD:
+        message = f"A password has at least {MIN_PASSWORD} characters."
+        raise InvalidRequest(message)
+
+
+def _matches(password_hash: str, password: str) -> bool:
+    try:
+        return _hasher.verify(password_hash, password)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def _sha(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()

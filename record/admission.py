@@ -1,0 +1,293 @@
+"""Admission: durable instances become rows.
+
+Knows what the same UID, the same bytes and another patient's identity mean, and when the set of a study's images
+changed. Does not know spools or sockets, nor when a study is complete (`studies`). Works in the caller's transaction;
+studies are locked in the order of their ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from record import audit
+from record.ids import new_id
+from record.instances import InstanceHeader
+from record.models import Instance, Patient, Peer, Series, Site, StoreDeletion, Study
+from record.states import InstanceKind, Lane, StudyState
+from record.store import Kind
+from record.studies import reopen
+
+PRIOR_SOURCE = "prior"
+"""The source of instances that were fetched as priors: they start nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One durable instance on its way into the record. `instance_id` is its file's own id."""
+
+    instance_id: uuid.UUID
+    header: InstanceHeader
+    sha256: str
+    size_bytes: int
+    received_at: datetime
+    source: str
+    peer_ae_title: str = ""
+    peer_address: str = ""
+    site_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """What became of a batch: counts of rows."""
+
+    new: int = 0
+    known: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+
+
+def admit(session: Session, arrivals: Sequence[Arrival]) -> Admitted:
+    """Turn durable files into rows. Repeating it with the same files changes nothing.
+
+    Same bytes under a known UID are a duplicate (their file may go); other bytes, or a patient identity that
+    contradicts the study's, are kept as an undecided conflict and change nothing until a person decides.
+    """
+    sites = _Sites(session)
+    groups: dict[tuple[uuid.UUID, str], list[Arrival]] = defaultdict(list)
+    for arrival in arrivals:
+        groups[sites.of(arrival), arrival.header.study_instance_uid].append(arrival)
+    studies = _upsert_studies(session, groups, sites)
+    total = Admitted()
+    for study, batch in sorted(studies, key=lambda pair: pair[0].id):
+        one = _admit_to(session, study, batch)
+        total = Admitted(
+            total.new + one.new,
+            total.known + one.known,
+            total.duplicates + one.duplicates,
+            total.conflicts + one.conflicts,
+        )
+    return total
+
+
+class _Sites:
+    """Which site (and peer) an arrival belongs to: by its peer, by name, else the oldest site."""
+
+    def __init__(self, session: Session) -> None:
+        self._sites = session.scalars(select(Site).order_by(Site.created_at, Site.id)).all()
+        self._peers = {(p.ae_title, p.address): p for p in session.scalars(select(Peer))}
+
+    def peer(self, arrival: Arrival) -> Peer | None:
+        return self._peers.get((arrival.peer_ae_title, arrival.peer_address))
+
+    def of(self, arrival: Arrival) -> uuid.UUID:
+        named = next((s for s in self._sites if s.name == arrival.site_name), None)
+        peer = self.peer(arrival)
+        return named.id if named else peer.site_id if peer else self._sites[0].id
+
+
+def _upsert_studies(
+    session: Session, groups: dict[tuple[uuid.UUID, str], list[Arrival]], sites: _Sites
+) -> list[tuple[Study, list[Arrival]]]:
+    for (site_id, uid), batch in sorted(groups.items(), key=lambda g: (str(g[0][0]), g[0][1])):
+        header, peer = batch[0].header, sites.peer(batch[0])
+        session.execute(
+            insert(Study)
+            .values(
+                id=new_id(),
+                site_id=site_id,
+                study_instance_uid=uid,
+                state=StudyState.RECEIVING,
+                lane=peer.lane if peer else Lane.ROUTINE,
+                stable_after_s=peer.stable_after_s if peer else None,
+                max_wait_s=peer.max_wait_s if peer else None,
+                patient_id_key=_patient(session, site_id, header),
+                modality=header.modality,
+                patient_id=header.patient_id,
+                issuer_of_patient_id=header.issuer_of_patient_id,
+                patient_name=header.patient_name,
+                patient_birth_date=header.patient_birth_date,
+                patient_sex=header.patient_sex,
+                patient_age=header.patient_age,
+                accession_number=header.accession_number,
+                study_date=header.study_date,
+                study_time=header.study_time,
+                study_description=header.study_description,
+                referring_physician_name=header.referring_physician_name,
+            )
+            .on_conflict_do_nothing(index_elements=["site_id", "study_instance_uid"])
+        )
+    ids = {
+        key: session.scalar(select(Study.id).where(Study.site_id == key[0], Study.study_instance_uid == key[1]))
+        for key in groups
+    }
+    locked = session.scalars(
+        select(Study).where(Study.id.in_(list(ids.values()))).order_by(Study.id).with_for_update()
+    ).all()
+    by_id = {study.id: study for study in locked}
+    return [(by_id[ids[key]], batch) for key, batch in groups.items() if ids[key] in by_id]  # type: ignore[index]
+
+
+def _patient(session: Session, site_id: uuid.UUID, header: InstanceHeader) -> uuid.UUID | None:
+    if not header.patient_id:
+        return None
+    session.execute(
+        insert(Patient)
+        .values(
+            id=new_id(),
+            site_id=site_id,
+            issuer_of_patient_id=header.issuer_of_patient_id,
+            patient_id=header.patient_id,
+        )
+        .on_conflict_do_nothing()
+    )
+    return session.scalar(
+        select(Patient.id).where(
+            Patient.site_id == site_id,
+            Patient.issuer_of_patient_id == header.issuer_of_patient_id,
+            Patient.patient_id == header.patient_id,
+        )
+    )
+
+
+def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admitted:
+    known = set(session.scalars(select(Instance.id).where(Instance.id.in_([a.instance_id for a in batch]))))
+    fresh = [a for a in batch if a.instance_id not in known]
+    first = {
+        row.sop_instance_uid: row
+        for row in session.scalars(
+            select(Instance).where(
+                Instance.study_id == study.id,
+                Instance.sop_instance_uid.in_([a.header.sop_instance_uid for a in fresh]),
+                Instance.duplicate_of_id.is_(None),
+                Instance.conflict_of_id.is_(None),
+            )
+        )
+    }
+    duplicates = conflicts = new = 0
+    images_changed = False
+    for arrival in fresh:
+        row = _row(session, study, arrival)
+        known_side = first.get(arrival.header.sop_instance_uid)
+        if known_side is None:
+            first[arrival.header.sop_instance_uid] = row
+            if _contradicts(study, arrival.header):
+                row.conflict_kind = "identity"
+                conflicts += 1
+            else:
+                new += 1
+                images_changed = images_changed or (row.kind == InstanceKind.IMAGE and not row.prior)
+        elif _same_bytes(known_side, arrival):
+            row.duplicate_of_id, row.header = known_side.id, {}
+            session.add(StoreDeletion(kind=Kind.INSTANCE, key=arrival.instance_id.hex))
+            duplicates += 1
+            if known_side.prior and not row.prior:  # its first arrival by another door: no longer only a prior
+                known_side.prior = False
+                images_changed = images_changed or known_side.kind == InstanceKind.IMAGE
+        else:
+            row.conflict_kind, row.conflict_of_id = "bytes", known_side.id
+            conflicts += 1
+        session.add(row)
+        session.flush()
+    if fresh:
+        _note_arrival(session, study, fresh, images_changed=images_changed, conflicts=conflicts)
+    return Admitted(new, len(known), duplicates, conflicts)
+
+
+def _row(session: Session, study: Study, arrival: Arrival) -> Instance:
+    header = arrival.header
+    return Instance(
+        id=arrival.instance_id,
+        study_id=study.id,
+        series_id=_series(session, study, header),
+        sop_instance_uid=header.sop_instance_uid,
+        sop_class_uid=header.sop_class_uid,
+        transfer_syntax_uid=header.transfer_syntax_uid,
+        instance_number=header.instance_number,
+        kind=header.kind,
+        header=header.as_dict(),
+        sha256=arrival.sha256,
+        size_bytes=arrival.size_bytes,
+        prior=arrival.source == PRIOR_SOURCE,
+        source=arrival.source,
+        peer_ae_title=arrival.peer_ae_title,
+        peer_address=arrival.peer_address,
+        received_at=arrival.received_at,
+    )
+
+
+def _series(session: Session, study: Study, header: InstanceHeader) -> uuid.UUID:
+    where = (Series.study_id == study.id) & (Series.series_instance_uid == header.series_instance_uid)
+    found = session.scalar(select(Series.id).where(where))
+    if found:
+        return found
+    series = Series(
+        study_id=study.id,
+        series_instance_uid=header.series_instance_uid,
+        modality=header.modality,
+        series_number=header.series_number,
+        series_description=header.series_description,
+        body_part_examined=header.body_part_examined,
+    )
+    session.add(series)
+    session.flush()
+    return series.id
+
+
+def _contradicts(study: Study, header: InstanceHeader) -> bool:
+    """Whether an instance names another patient than its study: both say a Patient ID, and they differ."""
+    if not study.patient_id or not header.patient_id or study.erased_at:
+        return False
+    issuers = {study.issuer_of_patient_id, header.issuer_of_patient_id} - {""}
+    return study.patient_id.strip() != header.patient_id.strip() or len(issuers) > 1
+
+
+def _same_bytes(side: Instance, arrival: Arrival) -> bool:
+    return side.sha256 == arrival.sha256 and side.transfer_syntax_uid == arrival.header.transfer_syntax_uid
+
+
+def _note_arrival(
+    session: Session, study: Study, fresh: Sequence[Arrival], *, images_changed: bool, conflicts: int
+) -> None:
+    study.instances = (
+        session.scalar(
+            select(func.count())
+            .select_from(Instance)
+            .where(
+                Instance.study_id == study.id,
+                Instance.duplicate_of_id.is_(None),
+                Instance.conflict_of_id.is_(None),
+            )
+        )
+        or 0
+    )
+    study.updated_at = func.now()
+    if any(a.header.kind is InstanceKind.IMAGE for a in fresh):
+        image = next(a.header for a in fresh if a.header.kind is InstanceKind.IMAGE)
+        study.modality = study.modality if study.first_image_at else image.modality
+        study.first_image_at = study.first_image_at or func.now()
+    if study.state == StudyState.RECEIVING:
+        study.last_image_at = func.now()
+    elif images_changed:
+        reopen(study)
+        audit.write(session, "study_reopened", site_id=study.site_id, study_id=study.id, revision=study.revision)
+    digest = hashlib.sha256("".join(sorted(a.sha256 for a in fresh)).encode()).hexdigest()
+    audit.write(
+        session,
+        "instances_admitted",
+        site_id=study.site_id,
+        study_id=study.id,
+        count=len(fresh),
+        conflicts=conflicts,
+        source=fresh[0].source,
+        digest=digest,
+    )
+    session.flush()

@@ -1,0 +1,98 @@
+"""The database: one sync engine a process, one transaction a door.
+
+Knows how to connect (as the programs' role, whatever the login), and is the only place that commits. Does not know any
+table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from pydantic import SecretStr
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+
+from record.errors import Misconfigured
+
+APP_ROLE = "countersign_app"
+"""The role every program acts as: no UPDATE, DELETE or TRUNCATE on what is append-only."""
+AWAY = (OperationalError, InterfaceError)
+"""What SQLAlchemy raises while PostgreSQL is gone or in recovery."""
+
+
+def parse_url(url: str | SecretStr) -> URL:
+    """A database URL with psycopg 3 as its driver; `postgres://` and `postgresql://` are taken as well.
+
+    Raises
+    ------
+    Misconfigured
+        The URL cannot be read; the message does not repeat it.
+    """
+    raw = url.get_secret_value() if isinstance(url, SecretStr) else url
+    try:
+        parsed = make_url(raw)
+    except ArgumentError:
+        message = "DATABASE_URL is not a database URL (postgresql://USER:PASSWORD@HOST:PORT/NAME)."
+        raise Misconfigured(message) from None
+    if parsed.drivername not in {"postgres", "postgresql", "postgresql+psycopg"}:
+        message = "DATABASE_URL must name PostgreSQL (postgresql://USER:PASSWORD@HOST:PORT/NAME)."
+        raise Misconfigured(message)
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
+    """Make this process's engine. Nothing is connected yet; never share it across a fork.
+
+    Parameters
+    ----------
+    url
+        As `DATABASE_URL` holds it.
+    pool
+        Connections kept; twice as many may be open for a moment.
+    """
+    engine = create_engine(
+        parse_url(url),
+        pool_size=pool,
+        max_overflow=pool,
+        pool_pre_ping=True,
+        hide_parameters=True,
+        connect_args={
+            "connect_timeout": 5,
+            "application_name": "countersign",
+            "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s -c lock_timeout=10s"
+            " -c timezone=UTC",
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        },
+    )
+
+    @event.listens_for(engine, "connect")
+    def _become_the_programs_role(connection, _record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        former = connection.autocommit
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET ROLE {APP_ROLE}")
+        connection.autocommit = former
+
+    return engine
+
+
+@contextlib.contextmanager
+def transaction(engine: Engine) -> Iterator[Session]:
+    """One transaction: committed at the end, rolled back if anything is raised."""
+    with Session(engine, expire_on_commit=False) as session:
+        try:
+            yield session
+            session.commit()
+        except BaseException:
+            session.rollback()
+            raise
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error says that PostgreSQL is gone (rather than that a statement is wrong)."""
+    return isinstance(error, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated)

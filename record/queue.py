@@ -1,0 +1,81 @@
+"""The bell: Redis, through Celery, says "there is work" and nothing else.
+
+Knows two queues and how many wake-ups lie in them. Does not know readings: a message holds no identifier, so losing,
+doubling or delaying it is harmless. Never raises because Redis is away, and never waits long for it.
+"""
+
+from __future__ import annotations
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+from redis import Redis
+from redis.exceptions import RedisError
+
+CPU, GPU = "wake.cpu", "wake.gpu"
+TASKS = {CPU: "wake.cpu", GPU: "wake.gpu"}
+
+
+def celery_app(redis_url: SecretStr | str | None) -> Celery:
+    """The Celery application, with the settings under which nothing hangs and nothing is repeated for ever.
+
+    The broker's messages are wake-ups, so they are acknowledged early and never retried; without `socket_timeout` a
+    dead connection would block a worker for ever, and without `max_retries=0` a closed port would block a sender.
+    """
+    url = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
+    app = Celery("countersign", broker=url or "redis://127.0.0.1:1/0", set_as_current=False)
+    app.conf.update(
+        task_ignore_result=True,
+        task_acks_late=False,
+        task_publish_retry=False,
+        task_default_queue=CPU,
+        task_routes={name: {"queue": queue} for queue, name in TASKS.items()},
+        worker_prefetch_multiplier=1,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        accept_content=["json"],
+        task_serializer="json",
+        broker_transport_options={
+            "socket_timeout": 2,
+            "socket_connect_timeout": 1,
+            "health_check_interval": 10,
+            "max_retries": 0,
+        },
+    )
+    return app
+
+
+class Bell:
+    """Rings for work. One a process; made after a fork."""
+
+    def __init__(self, redis_url: SecretStr | None) -> None:
+        self._app = celery_app(redis_url) if redis_url else None
+        self._redis = (
+            Redis.from_url(redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=1, retry=None)
+            if redis_url
+            else None
+        )
+
+    def top_up(self, queue: str, claimable: int) -> int | None:
+        """At least one wake-up per claimable reading; returns how many lay there, or None while Redis is away."""
+        if self._redis is None or self._app is None:
+            return None
+        try:
+            depth = int(self._redis.llen(queue))
+            for _ in range(claimable - depth):
+                self._app.send_task(TASKS[queue], queue=queue, retry=False, ignore_result=True, expires=None)
+        except (RedisError, OperationalError, OSError):
+            return None
+        return depth
+
+    def answers(self) -> bool:
+        """Whether Redis is there."""
+        try:
+            return self._redis is not None and bool(self._redis.ping())
+        except (RedisError, OSError):
+            return False

@@ -1,0 +1,163 @@
+"""The store: instances under ids of ours, pictures under their sha256. No UID ever becomes a path.
+
+Knows where bytes lie and how they become durable; nobody else does, so that an object store can take its place.
+Does not know what the bytes mean. Layout: `instances/ab/cd/<id>.dcm` and `pictures/ab/<sha256>.png` below one root.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+from record.errors import InvalidRequest, NotFound, StoreFull
+
+
+class Kind(StrEnum):
+    """What is kept."""
+
+    INSTANCE = "instances"
+    PICTURE = "pictures"
+
+
+_KEYS = {Kind.INSTANCE: re.compile(r"[0-9a-f]{32}"), Kind.PICTURE: re.compile(r"[0-9a-f]{64}")}
+_SUFFIX = {Kind.INSTANCE: ".dcm", Kind.PICTURE: ".png"}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+
+
+class Store:
+    """Instances under ids of ours, pictures under their sha256. No UID ever becomes a path.
+
+    Every key is lower-case hex of a fixed length (an instance's id without dashes, a picture's sha256): anything else
+    is refused before it meets the file system.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        for kind in Kind:
+            (root / kind).mkdir(parents=True, exist_ok=True)
+
+    def put(self, kind: Kind, key: str, content: bytes | Path) -> None:
+        """Make bytes durable under a key; a file is linked where that is possible, copied elsewhere.
+
+        Repeating it is harmless: a key that is there already is left as it is.
+
+        Raises
+        ------
+        StoreFull
+            The disk has no room or fails to write; nothing half-written stays.
+        """
+        target = self._path(kind, key)
+        if target.exists():
+            _sync_folder(target.parent)
+            return
+        try:
+            self._make_folder(target.parent)
+            if isinstance(content, Path):
+                with contextlib.suppress(OSError):  # another file system, or links forbidden: copied below
+                    os.link(content, target)
+                    _sync_file(target)
+                    _sync_folder(target.parent)
+                    return
+                if target.exists():
+                    return
+            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
+            try:
+                with os.fdopen(descriptor, "wb") as out:
+                    if isinstance(content, Path):
+                        with content.open("rb") as source:
+                            shutil.copyfileobj(source, out, 1 << 20)
+                    else:
+                        out.write(content)
+                    out.flush()
+                    os.fsync(out.fileno())
+                os.replace(name, target)
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name)
+                raise
+            _sync_folder(target.parent)
+        except OSError as error:
+            if error.errno in _FULL:
+                message = "The store has no room, or its disk fails. Free space, then what waits goes on by itself."
+                raise StoreFull(message, path_kind=kind.value) from error
+            raise
+
+    def open(self, kind: Kind, key: str) -> BinaryIO:
+        """Open stored bytes for reading.
+
+        Raises
+        ------
+        NotFound
+            Nothing is stored under this key.
+        """
+        try:
+            return self._path(kind, key).open("rb")
+        except FileNotFoundError:
+            message = f"The store holds no such {kind.name.lower()}."
+            raise NotFound(message, path_kind=kind.value) from None
+
+    @contextlib.contextmanager
+    def local(self, kind: Kind, key: str) -> Iterator[Path]:
+        """Stored bytes as a file on this machine, for a child process that reads it; never to be written."""
+        path = self._path(kind, key)
+        if not path.exists():
+            message = f"The store holds no such {kind.name.lower()}."
+            raise NotFound(message, path_kind=kind.value)
+        yield path
+
+    def delete(self, kind: Kind, key: str) -> bool:
+        """Remove stored bytes; False where there were none."""
+        try:
+            self._path(kind, key).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, kind: Kind) -> Iterator[str]:
+        """Every key of a kind, in no order."""
+        suffix = _SUFFIX[kind]
+        for _, _, names in os.walk(self._root / kind):
+            for name in names:
+                if name.endswith(suffix) and not name.startswith("."):
+                    yield name.removesuffix(suffix)
+
+    def free_bytes(self) -> int:
+        """Room left on the store's disk, in bytes."""
+        return shutil.disk_usage(self._root).free
+
+    def _path(self, kind: Kind, key: str) -> Path:
+        if not _KEYS[kind].fullmatch(key):
+            message = "A store key is lower-case hex of a fixed length."
+            raise InvalidRequest(message, path_kind=kind.value)
+        return self._root / kind / key[:2] / key[2:4] / (key + _SUFFIX[kind])
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder.is_dir():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for parent in (folder.parent, folder.parent.parent):  # a new folder is durable once its parent is flushed
+            _sync_folder(parent)
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,204 @@
+"""Studies: when one is complete, and what its closing freezes.
+
+Does not know how instances came (`admission`), sockets or models. Every function works in the caller's transaction.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from record import audit, readings
+from record.access import SYSTEM, Action, Principal, require, visible
+from record.errors import Conflict, IllegalMove, NotFound
+from record.ids import new_id
+from record.models import (
+    Instance,
+    RevisionInstance,
+    Study,
+    StudyRevision,
+)
+from record.states import InstanceKind, ReasonCode, StudyState, move
+
+
+
+def reopen(study: Study) -> None:
+    """Back to receiving: the set of images changed, or an operator wants a skipped study read."""
+    move(study, StudyState.RECEIVING)
+    study.last_image_at = func.now()
+    study.receiving_since = func.now()
+
+
+def due(stable_after_s: float, max_wait_s: float) -> Any:  # a SQL condition
+    """The SQL condition under which a receiving study may be closed."""
+    seconds = func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Study.stable_after_s, stable_after_s))
+    longest = func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Study.max_wait_s, max_wait_s))
+    last = func.coalesce(Study.last_image_at, Study.created_at)
+    return (Study.state == StudyState.RECEIVING) & (
+        (last + seconds <= func.now())
+        | (Study.receiving_since + longest <= func.now())
+        | (Study.expected_instances <= Study.instances)
+    )
+
+
+def close_next_due(session: Session, stable_after_s: float, max_wait_s: float) -> uuid.UUID | None:
+    """Close one stable study, tested under its lock; None when there is none."""
+    condition = due(stable_after_s, max_wait_s)
+    study = session.scalar(
+        select(Study).where(condition).order_by(Study.last_image_at).limit(1).with_for_update(skip_locked=True)
+    )
+    if study is None:
+        return None
+    quiet_s = session.scalar(select(func.extract("epoch", func.now() - study.last_image_at)))
+    kind = "quiet"
+    if study.expected_instances is not None and study.expected_instances <= study.instances:
+        kind = "count"
+    elif quiet_s is not None and float(quiet_s) < (study.stable_after_s or stable_after_s):
+        kind = "max_wait"
+    freeze(session, study, kind, {"quiet_s": round(float(quiet_s or 0)), "instances": study.instances})
+    return study.id
+
+
+def close(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:
+    """An operator says that a receiving study is complete."""
+    require(by, Action.CLOSE_STUDY)
+    study = lock(session, study_id, by)
+    if study.state != StudyState.RECEIVING:
+        message = "Only a study that is still receiving can be closed."
+        raise IllegalMove(message)
+    freeze(session, study, "operator", {"instances": study.instances}, by)
+
+
+def freeze(session: Session, study: Study, kind: str, evidence: dict[str, Any], by: Principal = SYSTEM) -> None:
+    """Freeze the revision of a locked, receiving study; open its primary reading, or skip it with a reason."""
+    images = session.execute(
+        select(Instance.id, Instance.sha256, Instance.prior)
+        .where(
+            Instance.study_id == study.id,
+            Instance.kind == InstanceKind.IMAGE,
+            Instance.duplicate_of_id.is_(None),
+            Instance.conflict_of_id.is_(None),
+            Instance.rejected.is_(False),
+            (Instance.conflict_kind.is_(None)) | (Instance.conflict_decided_at.is_not(None)),
+        )
+        .order_by(Instance.id)
+    ).all()
+    own = [row for row in images if not row.prior]
+    study.revision += 1
+    revision = StudyRevision(
+        study_id=study.id,
+        number=study.revision,
+        images=len(own),
+        images_sha256=hashlib.sha256("".join(sorted(r.sha256 for r in own)).encode()).hexdigest(),
+        evidence_kind=kind,
+        evidence=evidence,
+    )
+    session.add(revision)
+    session.flush()
+    for row in own:
+        session.add(RevisionInstance(revision_id=revision.id, instance_id=row.id))
+    readings.supersede_older(session, study.id)
+    study.updated_at = func.now()
+    if own:
+        move(study, StudyState.READY)
+        study.skipped_code = None
+        reading = readings.open_primary(session, study, revision)
+        audit.write(
+            session,
+            "study_closed",
+            by,
+            site_id=study.site_id,
+            study_id=study.id,
+            reading_id=reading.id,
+            revision=study.revision,
+            images=len(own),
+            evidence=kind,
+            digest=revision.images_sha256,
+        )
+        return
+    move(study, StudyState.SKIPPED)
+    study.skipped_code = ReasonCode.FETCHED_AS_PRIOR if images else ReasonCode.NO_IMAGES
+    audit.write(
+        session,
+        "study_skipped",
+        by,
+        site_id=study.site_id,
+        study_id=study.id,
+        revision=study.revision,
+        reason_code=study.skipped_code,
+        evidence=kind,
+    )
+
+
+def find(session: Session, study_instance_uid: str, by: Principal) -> Study:
+    """The study of this UID that `by` may see.
+
+    Raises
+    ------
+    NotFound
+        No such study, or another site's.
+    """
+    study = session.scalar(visible(select(Study).where(Study.study_instance_uid == study_instance_uid), by))
+    if study is None:
+        message = "There is no such study."
+        raise NotFound(message)
+    return study
+
+
+def lock(session: Session, study_id: uuid.UUID, by: Principal) -> Study:
+    """The study, locked; the first lock of every verb that also touches its reports.
+
+    Raises
+    ------
+    NotFound
+        No such study, or another site's.
+    """
+    study = session.scalar(
+        visible(select(Study).where(Study.id == study_id), by)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    if study is None:
+        message = "There is no such study."
+        raise NotFound(message)
+    return study
+
+
+def require_decided(session: Session, study_id: uuid.UUID) -> None:
+    """Refuse while a conflict of bytes or identity is undecided.
+
+    Raises
+    ------
+    Conflict
+        Somebody has to decide first; no reason overrides it.
+    """
+    undecided = session.scalar(
+        select(func.count())
+        .select_from(Instance)
+        .where(
+            Instance.study_id == study_id,
+            Instance.conflict_kind.is_not(None),
+            Instance.conflict_decided_at.is_(None),
+        )
+    )
+    if undecided:
+        message = f"{undecided} instance(s) of this study conflict in bytes or identity; decide that first."
+        raise Conflict(message, count=undecided)
+
+
+def touch(session: Session, study_ids: Iterable[uuid.UUID]) -> None:
+    """Mark studies as changed, so that lists and polls see it."""
+    session.execute(update(Study).where(Study.id.in_(list(study_ids))).values(updated_at=func.now()))
+
+
+def erase(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:
+    """Blank the words of a study for good; hashes, events and seals stay, and the store's files are queued to go."""
+    require(by, Action.ERASE_STUDY)
+    lock(session, study_id, by)
+    session.execute(select(func.erase_study(study_id, new_id(), by.kind, by.id)))
+    session.expire_all()

@@ -1,0 +1,163 @@
+"""The sweep: what has to happen although nobody asks.
+
+`run_once` closes stable studies, takes back leases, seals events, removes what may go, and rings. It is called by
+`countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
+study is closed in a transaction of its own. Does not know who calls it.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import structlog
+from sqlalchemy import Engine, select, text
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
+
+from record import audit, log, readings, studies
+from record.db import connect, is_away, transaction
+from record.models import Reading, StoreDeletion, Worker
+from record.queue import CPU, GPU, Bell
+from record.settings import Sweeping, SweepSettings
+from record.states import ReadingState
+from record.store import Kind, Store
+
+_LOCK = 4_711_001
+_HEAD_EVERY_S = 60.0
+_logger = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Sweep:
+    """What a process that sweeps holds: its engine, its bell, and when it last kept a seal head."""
+
+    engine: Engine
+    bell: Bell
+    settings: Sweeping
+    seal_key: bytes | None
+    store: Store
+    heads_file: Path | None
+    last_head_at: float = field(default=0.0)
+    depths: dict[str, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, engine: Engine, settings: Sweeping) -> Sweep:
+        """Everything from one program's settings."""
+        return cls(
+            engine,
+            Bell(settings.redis_url),
+            settings,
+            audit.read_key(settings.secrets),
+            Store(settings.store),
+            settings.heads_file,
+        )
+
+
+def run_once(sweep: Sweep) -> bool:
+    """One round. False when another process is at it, which is as good."""
+    with sweep.engine.connect() as guard:
+        locked = guard.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar()
+        guard.commit()
+        if not locked:
+            ring(sweep)
+            return False
+        try:
+            _close_studies(sweep)
+            with transaction(sweep.engine) as session:
+                taken = readings.take_back_leases(
+                    session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
+                )
+            if taken:
+                _logger.warning("leases_taken_back", count=taken)
+            _seal(sweep)
+            _delete(sweep)
+        finally:
+            guard.rollback()
+            guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
+            guard.commit()
+    ring(sweep)
+    return True
+
+
+def ring(sweep: Sweep) -> None:
+    """Top the bells up to what is claimable."""
+    with transaction(sweep.engine) as session:
+        queued = readings.claimable(session)
+        prepared = sum(readings.claimable(session, model=m) for m in _models(session))
+    sweep.depths = {CPU: sweep.bell.top_up(CPU, queued), GPU: sweep.bell.top_up(GPU, prepared)}
+
+
+def _models(session: Session) -> list[str]:
+    return [
+        m
+        for m in session.scalars(select(Reading.model).where(Reading.state == ReadingState.PREPARED).distinct())
+        if m is not None
+    ]
+
+
+def _close_studies(sweep: Sweep) -> None:
+    while True:
+        with transaction(sweep.engine) as session:
+            study_id = studies.close_next_due(session, sweep.settings.stable_after_s, sweep.settings.max_wait_s)
+        if study_id is None:
+            return
+        _logger.info("study_closed", study_id=str(study_id))
+
+
+def _seal(sweep: Sweep) -> None:
+    if sweep.seal_key is None:
+        return
+    while True:
+        with transaction(sweep.engine) as session:
+            last = audit.seal(session, sweep.seal_key)
+        if last is None:
+            return
+        if time.monotonic() - sweep.last_head_at >= _HEAD_EVERY_S or not sweep.last_head_at:
+            sweep.last_head_at = time.monotonic()
+            _logger.info("seal_head", position=last.position, head=last.hash)
+            if sweep.heads_file is not None:
+                audit.keep_head(sweep.heads_file, last)
+
+
+def _delete(sweep: Sweep) -> None:
+    with transaction(sweep.engine) as session:
+        for row in session.scalars(select(StoreDeletion).limit(200).with_for_update(skip_locked=True)).all():
+            sweep.store.delete(Kind(row.kind), row.key)
+            session.delete(row)
+
+
+def workers_seen(session: Session, within_s: float) -> list[Worker]:
+    """Workers that reported lately."""
+    return list(
+        session.scalars(
+            select(Worker).where(Worker.seen_at > text("now() - make_interval(secs => :s)").bindparams(s=within_s))
+        )
+    )
+
+
+def main(settings: SweepSettings) -> int:
+    """`countersign gateway sweep`: sweep until told to stop; PostgreSQL may come and go."""
+    log.configure("sweep")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    sweep = Sweep.of(connect(settings.database_url, pool=2), settings)
+    away = False
+    while not stop.wait(settings.sweep_s):
+        try:
+            run_once(sweep)
+            if away:
+                _logger.info("database_back")
+            away = False
+        except SQLAlchemyError as error:
+            if not is_away(error):
+                _logger.exception("sweep_stumbled")
+            elif not away:
+                _logger.warning("database_away", hint="waiting for PostgreSQL")
+                away = True
+    sweep.engine.dispose()
+    return 0

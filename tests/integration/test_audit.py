@@ -1,0 +1,154 @@
+"""Events, seals, verify and erasure on a real PostgreSQL and a real store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from record import admission, audit, reports, studies
+from record.admission import Arrival
+from record.db import connect, transaction
+from record.part10 import data_set_digest
+from record.states import Role
+from record.store import Kind, Store
+from tests.conftest import FreshDatabase, RunningServers
+from tests.records import arrival, closed, count, drafted, person, proof, study_of, uid
+
+KEY = b"k" * 32
+FRAME = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
+
+
+@pytest.fixture
+def engine(database: FreshDatabase) -> Iterator[Engine]:
+    made = connect(database.url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def stored_arrival(store: Store, tmp_path: Path) -> Arrival:
+    """An arrival whose file lies in the store."""
+    file = tmp_path / "instance"
+    file.write_bytes(FRAME + b"data set")
+    with file.open("rb") as stream:
+        sha256, _ = data_set_digest(stream)
+    one = arrival(uid(), sha256=sha256)
+    store.put(Kind.INSTANCE, one.instance_id.hex, file.read_bytes())
+    return one
+
+
+@pytest.fixture
+def signed(engine: Engine, store: Store, tmp_path: Path) -> str:
+    """A study with a stored file, a signed report and sealed events; returns its UID."""
+    one = stored_arrival(store, tmp_path)
+    with transaction(engine) as session:
+        report = drafted(session, closed(session, [one]))
+        doctor = person(session, Role.ATTENDING)
+        reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=proof(session, doctor), reasons={})
+    seal_all(engine, tmp_path)
+    return one.header.study_instance_uid
+
+
+def seal_all(engine: Engine, tmp_path: Path) -> None:
+    while True:
+        with transaction(engine) as session:
+            last = audit.seal(session, KEY)
+        if last is None:
+            return
+        audit.keep_head(tmp_path / "heads", last)
+
+
+def faults(engine: Engine, store: Store, tmp_path: Path) -> list[str]:
+    return [str(f) for f in audit.verify(engine, store, KEY, heads_file=tmp_path / "heads")]
+
+
+@pytest.mark.usefixtures("signed")
+def test_an_untouched_record_has_no_fault(engine: Engine, store: Store, tmp_path: Path) -> None:
+    assert faults(engine, store, tmp_path) == []
+
+
+@pytest.mark.usefixtures("signed")
+def test_seals_have_no_gaps_and_cover_every_event(engine: Engine) -> None:
+    with transaction(engine) as session:
+        assert count(session, "seals") == count(session, "events") > 5
+        assert count(session, "unsealed_events") == 0
+
+
+@pytest.mark.usefixtures("signed")
+@pytest.mark.parametrize(
+    ("tampering", "named"),
+    [
+        ("UPDATE report_revisions SET body = replace(body, 'left', 'right')", "report"),
+        ("UPDATE drafts SET body = body || ' '", "draft"),
+        ("UPDATE signatures SET body_sha256 = 'x'", "signature"),
+        ("UPDATE events SET kind = 'nothing' WHERE kind = 'report_signed'", "seal"),
+        ("DELETE FROM seals WHERE position = (SELECT max(position) FROM seals)", "head of"),
+        ("DELETE FROM seals WHERE position = 2", "missing"),
+        ("UPDATE instances SET sha256 = 'x'", "instance"),
+    ],
+)
+def test_what_is_changed_behind_its_back_is_found(
+    engine: Engine,
+    store: Store,
+    tmp_path: Path,
+    servers: RunningServers,
+    database: FreshDatabase,
+    tampering: str,
+    named: str,
+) -> None:
+    admin = connect(servers.admin_url.rpartition("/")[0] + "/" + database.url.rpartition("/")[2])
+    with admin.begin() as connection:
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text("SET session_replication_role = replica"))  # a superuser switches the triggers off
+        connection.execute(text(tampering))
+    admin.dispose()
+    found = faults(engine, store, tmp_path)
+    assert found
+    assert any(named in fault for fault in found), found
+
+
+def test_a_changed_or_missing_file_and_a_stray_one_are_named(
+    engine: Engine, store: Store, tmp_path: Path, signed: str
+) -> None:
+    (key,) = store.list(Kind.INSTANCE)
+    with store.local(Kind.INSTANCE, key) as path:
+        os.chmod(path, 0o600)
+        path.write_bytes(FRAME + b"data sex")
+    assert any("bytes were changed" in f for f in faults(engine, store, tmp_path))
+    store.delete(Kind.INSTANCE, key)
+    assert any("missing from the store" in f for f in faults(engine, store, tmp_path))
+    store.put(Kind.INSTANCE, "ab" * 16, FRAME)
+    assert any("no row" in f for f in faults(engine, store, tmp_path))
+    assert signed
+
+
+def test_erasing_a_study_blanks_its_words_and_verify_accepts_the_tombstone(
+    engine: Engine, store: Store, tmp_path: Path, signed: str
+) -> None:
+    with transaction(engine) as session:
+        admission.admit(session, [stored_arrival(store, tmp_path)])
+        study = study_of(session, signed)
+        studies.erase(session, study.id, by=person(session, Role.ADMIN))
+    seal_all(engine, tmp_path)
+    with transaction(engine) as session:
+        words = session.execute(
+            text(
+                "SELECT s.patient_name || s.patient_id || v.body || d.body || i.header::text FROM studies s"
+                " JOIN reports r ON r.study_id = s.id JOIN report_revisions v ON v.report_id = r.id"
+                " JOIN drafts d ON d.study_id = s.id JOIN instances i ON i.study_id = s.id"
+                " WHERE s.study_instance_uid = :uid"
+            ),
+            {"uid": signed},
+        ).scalar_one()
+        assert words == "{}"
+        assert count(session, "store_deletions") == 1
+        assert count(session, "patients") == 1, "another study names the same patient"
+    assert faults(engine, store, tmp_path) == []

@@ -1,0 +1,80 @@
+"""The report's text: canonical bytes, alignment of plain text, and what may not be stored."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from record.body import BANNER_DRAFT, EMPTY, Body, Origin, Section, SectionCode, Sentence, from_plain, reconcile
+from record.errors import InvalidRequest
+
+MACHINE = Body(
+    sections=(
+        Section(
+            SectionCode.FINDINGS,
+            (
+                Sentence("findings-m1", "There is an opacity in the left upper zone.", Origin.MACHINE, "findings-m1"),
+                Sentence("findings-m2", "The heart is of normal size.", Origin.MACHINE, "findings-m2"),
+            ),
+        ),
+        Section(SectionCode.IMPRESSION, (Sentence("impression-m1", "Left opacity.", Origin.MACHINE, "impression-m1"),)),
+    )
+)
+
+
+def test_the_canonical_bytes_are_what_is_hashed_and_read_back() -> None:
+    canonical = MACHINE.canonical()
+    assert MACHINE.digest() == hashlib.sha256(canonical.encode()).hexdigest()
+    assert canonical == json.dumps(json.loads(canonical), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    assert Body.from_canonical(canonical) == MACHINE
+
+
+def test_an_unchanged_plain_text_changes_nothing() -> None:
+    assert from_plain(MACHINE.plain(), MACHINE) == MACHINE
+
+
+def test_a_changed_line_keeps_its_id_and_becomes_edited() -> None:
+    saved = from_plain(MACHINE.plain().replace("left upper zone", "right upper zone"), MACHINE)
+    first, second = saved.section(SectionCode.FINDINGS).sentences
+    assert (first.id, first.origin, first.source) == ("findings-m1", Origin.EDITED, "findings-m1")
+    assert second.origin is Origin.MACHINE
+
+
+def test_a_new_line_is_human_and_a_deleted_one_leaves_the_others_alone() -> None:
+    text = "Findings:\nNew line.\nThe heart is of normal size.\n\nImpression:\nLeft opacity.\n"
+    saved = from_plain("Technique:\nOne view.\n" + text, MACHINE)
+    assert [s.code for s in saved.sections] == [SectionCode.TECHNIQUE, SectionCode.FINDINGS, SectionCode.IMPRESSION]
+    findings = saved.section(SectionCode.FINDINGS).sentences
+    assert findings[1] == MACHINE.section(SectionCode.FINDINGS).sentences[1]
+    assert saved.section(SectionCode.TECHNIQUE).sentences[0].origin is Origin.HUMAN
+
+
+def test_a_client_cannot_claim_that_the_machine_wrote_its_words() -> None:
+    forged = Body(sections=(Section(SectionCode.FINDINGS, (Sentence("x", "Mine.", Origin.MACHINE, "x", ("ab",)),)),))
+    settled = reconcile(forged, EMPTY)
+    assert settled.sections[0].sentences[0] == Sentence("x", "Mine.", Origin.HUMAN)
+
+
+@pytest.mark.parametrize("spelling", [BANNER_DRAFT, "ai draft - not reviewed", "AI  DRAFT — Not Reviewed"])
+def test_a_body_that_contains_the_banner_is_refused(spelling: str) -> None:
+    with pytest.raises(InvalidRequest):
+        from_plain(f"Findings:\n{spelling} The lungs are clear.", EMPTY)
+
+
+def test_a_banner_split_over_two_sentences_is_refused_too() -> None:
+    with pytest.raises(InvalidRequest):
+        from_plain("Findings:\nAI DRAFT -\nNOT REVIEWED", EMPTY)
+
+
+@given(st.text(max_size=400))
+def test_any_text_is_saved_whole_or_refused(text: str) -> None:
+    try:
+        saved = from_plain(text, EMPTY)
+    except InvalidRequest:
+        return
+    assert Body.from_canonical(saved.canonical()) == saved
+    assert from_plain(saved.plain(), saved) == saved
