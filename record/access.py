@@ -106,7 +106,7 @@ def require(by: Principal, action: Action) -> None:
         raise NotPermitted(message)
 
 
-_Statement = TypeVar("_Statement", bound=Select[Any])
+_Statement = TypeVar("_Statement", bound=Select[*tuple[Any, ...]])
 
 
 def visible(statement: _Statement, by: Principal) -> _Statement:

@@ -267,8 +267,9 @@ def _settle(sentence: Sentence, former: Sentence | None) -> Sentence:
 
 
 def _edited(former: Sentence, text: str) -> Sentence:
-    origin = Origin.HUMAN if former.origin is Origin.HUMAN else Origin.EDITED
-    return replace(former, text=text, origin=origin, flags=())
+    if former.origin is Origin.HUMAN:
+        return replace(former, text=text, flags=())
+    return replace(former, text=text, origin=Origin.EDITED, source=former.source or former.id, flags=())
 
 
 def _align(old: Sequence[Sentence], lines: Sequence[str], code: SectionCode, taken: set[str]) -> tuple[Sentence, ...]:

@@ -62,7 +62,7 @@ def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
         connect_args={
             "connect_timeout": 5,
             "application_name": "countersign",
-            "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=60s -c lock_timeout=10s"
+            "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=15s -c lock_timeout=10s"
             " -c timezone=UTC",
             "keepalives_idle": 10,
             "keepalives_interval": 5,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -39,14 +39,21 @@ def _permit(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappi
     return event
 
 
+def _name(part: str) -> Callable[[object, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
+    pid = os.getpid()
+
+    def name(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {"part": part, "pid": pid, **event}
+
+    return name
+
+
 class _ThirdParty(logging.Handler):
     """Lets other libraries' records through as where, how bad and what type, without their text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error_type = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
-        structlog.get_logger().log(
-            record.levelno, "library_message", logger=record.name, error_type=error_type, level=record.levelname.lower()
-        )
+        structlog.get_logger().log(record.levelno, "library_message", logger=record.name, error_type=error_type)
 
 
 def configure(part: str, *, level: int | None = None) -> None:
@@ -58,8 +65,8 @@ def configure(part: str, *, level: int | None = None) -> None:
     human = sys.stderr.isatty()
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            _name(part),
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _traceback,
             _permit,
@@ -69,7 +76,6 @@ def configure(part: str, *, level: int | None = None) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
-    structlog.contextvars.bind_contextvars(part=part, pid=os.getpid())
     root = logging.getLogger()
     root.handlers = [_ThirdParty()]
     root.setLevel(logging.WARNING)

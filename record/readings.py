@@ -111,8 +111,13 @@ def supersede_older(session: Session, study_id: uuid.UUID) -> None:
     )
 
 
-def claim_prepare(session: Session, owner: str, lease_s: float, *, max_prepared: int, model: str) -> Claim | None:
-    """Claim the best queued reading; only urgent ones while `max_prepared` readings wait for the model already."""
+def claim_prepare(
+    session: Session, owner: str, lease_s: float, *, max_prepared: int, model: str, clean_only: bool = False
+) -> Claim | None:
+    """Claim the best queued reading; only urgent ones while `max_prepared` readings wait for the model already.
+
+    With `clean_only`, readings that failed before are left: they run where nobody else can be harmed.
+    """
     waiting = session.scalar(
         select(func.count()).select_from(
             select(Reading.id)
@@ -126,12 +131,29 @@ def claim_prepare(session: Session, owner: str, lease_s: float, *, max_prepared:
         )
     )
     lane = LANE_ORDER[Lane.STAT] if (waiting or 0) >= max_prepared else max(LANE_ORDER.values())
-    return _claim(session, ReadingState.QUEUED, ReadingState.PREPARING, owner, lease_s, Reading.lane_order <= lane)
+    condition = Reading.lane_order <= lane
+    return _claim(session, ReadingState.QUEUED, ReadingState.PREPARING, owner, lease_s, condition, clean_only)
 
 
-def claim_draft(session: Session, owner: str, lease_s: float, *, model: str) -> Claim | None:
-    """Claim the best prepared reading that is bound to the model this engine serves."""
-    return _claim(session, ReadingState.PREPARED, ReadingState.DRAFTING, owner, lease_s, Reading.model == model)
+def claim_draft(session: Session, owner: str, lease_s: float, *, model: str, clean_only: bool = False) -> Claim | None:
+    """Claim the best prepared reading that is bound to the model this engine serves; `clean_only` as above."""
+    condition = Reading.model == model
+    return _claim(session, ReadingState.PREPARED, ReadingState.DRAFTING, owner, lease_s, condition, clean_only)
+
+
+def suspects_wait(session: Session) -> bool:
+    """Whether a reading that failed before could be claimed now."""
+    return bool(
+        session.scalar(
+            select(Reading.id)
+            .where(
+                Reading.state.in_([ReadingState.QUEUED, ReadingState.PREPARED]),
+                Reading.failures > 0,
+                Reading.not_before <= func.now(),
+            )
+            .limit(1)
+        )
+    )
 
 
 def _claim(
@@ -141,8 +163,11 @@ def _claim(
     owner: str,
     lease_s: float,
     condition: Any,  # a SQL condition
+    clean_only: bool,
 ) -> Claim | None:
     _ask(waiting, phase)
+    if clean_only:
+        condition = condition & (Reading.failures == 0)
     best = (
         select(Reading.id)
         .where(Reading.state == waiting, Reading.not_before <= func.now(), condition)
@@ -366,7 +391,7 @@ def take_back_leases(session: Session, *, max_failures: int, backoff_s: float) -
         move(reading, ReadingState.FAILED if spent else _phase_before(ReadingState(reading.state)))
         reading.lease_until = reading.lease_owner = None
         reading.updated_at = func.now()
-        reading.reason_code = ReasonCode.TOO_MANY_FAILURES
+        reading.reason_code = ReasonCode.LEASE_LOST
         reading.reason = "The process that worked on it died or froze."
         if spent:
             reading.ended_at = func.now()

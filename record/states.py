@@ -115,7 +115,9 @@ class ReasonCode(StrEnum):
     UNSUPPORTED = "unsupported"
     ENGINE_REJECTED = "engine_rejected"
     UNUSABLE_FINDINGS = "unusable_findings"
-    TOO_MANY_FAILURES = "too_many_failures"
+    TIMED_OUT = "timed_out"
+    ERROR = "error"
+    LEASE_LOST = "lease_lost"
     NOT_FOUND = "not_found"
     NOT_PERMITTED = "not_permitted"
 

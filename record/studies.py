@@ -26,7 +26,6 @@ from record.models import (
 from record.states import InstanceKind, ReasonCode, StudyState, move
 
 
-
 def reopen(study: Study) -> None:
     """Back to receiving: the set of images changed, or an operator wants a skipped study read."""
     move(study, StudyState.RECEIVING)

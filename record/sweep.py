@@ -58,29 +58,30 @@ class Sweep:
 
 
 def run_once(sweep: Sweep) -> bool:
-    """One round. False when another process is at it, which is as good."""
-    with sweep.engine.connect() as guard:
-        locked = guard.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _LOCK}).scalar()
-        guard.commit()
-        if not locked:
-            ring(sweep)
-            return False
-        try:
-            _close_studies(sweep)
-            with transaction(sweep.engine) as session:
-                taken = readings.take_back_leases(
-                    session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
-                )
-            if taken:
-                _logger.warning("leases_taken_back", count=taken)
-            _seal(sweep)
-            _delete(sweep)
-        finally:
-            guard.rollback()
-            guard.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _LOCK})
-            guard.commit()
+    """One round. False when another process is at it, which is as good.
+
+    The lock belongs to a transaction that the server ends when it idles for longer than a lease: a process that froze
+    while it swept must not keep everybody else from taking its own leases back.
+    """
+    with sweep.engine.begin() as guard:
+        idle_ms = int(max(1.0, sweep.settings.lease_s) * 1000)
+        guard.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"))
+        locked = bool(guard.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar())
+        if locked:
+            for step in (_close_studies, _take_back, _seal, _delete):
+                guard.execute(text("SELECT 1"))  # still here
+                step(sweep)
     ring(sweep)
-    return True
+    return locked
+
+
+def _take_back(sweep: Sweep) -> None:
+    with transaction(sweep.engine) as session:
+        taken = readings.take_back_leases(
+            session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
+        )
+    if taken:
+        _logger.warning("leases_taken_back", count=taken)
 
 
 def ring(sweep: Sweep) -> None:

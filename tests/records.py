@@ -42,7 +42,9 @@ def arrival(study_uid: str, *, sha256: str | None = None, **attributes: object) 
         patient_name="Phantom^One",
     )
     header = replace(header, **attributes)  # type: ignore[arg-type]
-    return Arrival(new_id(), header, sha256 or secrets.token_hex(32), 1000, datetime.now(UTC), "dicom", "TEST", "127.0.0.1")
+    return Arrival(
+        new_id(), header, sha256 or secrets.token_hex(32), 1000, datetime.now(UTC), "dicom", "TEST", "127.0.0.1"
+    )
 
 
 def again(former: Arrival) -> Arrival:
@@ -116,5 +118,3 @@ def proof(session: Session, by: Principal) -> accounts.Reauthentication:
 
 def count(session: Session, table: str, where: str = "true") -> int:
     return int(session.scalar(text(f"SELECT count(*) FROM {table} WHERE {where}")) or 0)
-
-

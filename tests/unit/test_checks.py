@@ -1,0 +1,128 @@
+"""Guardrails name what is odd, change no word, and abstain where the protocol says so."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from record.errors import Abstained
+from worker import protocols
+from worker.checks import CHECKS, check, gate_pictures
+from worker.engines import Completion
+from worker.findings import parse
+from worker.prompting import ReadingContext
+
+GENERAL = next(p for p in protocols.load_all() if p.name == "general")
+PHANTOM = next(p for p in protocols.load_all() if p.name == "phantom-chest")
+CONTEXT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", body_part="CHEST")
+
+
+@dataclass
+class Shown:
+    blank: bool = False
+
+
+def completion(finish="stop"):
+    return Completion("", finish, (), (), 0, 0.0, 0.0, "", {})
+
+
+def flags(text, *, context=CONTEXT, protocol=GENERAL, finish="stop", pictures=()):
+    findings = parse(text, protocol, [])
+    checked, found = check(findings, protocol, context, [completion(finish)], pictures=pictures)
+    assert [s.text for _, s in checked.sentences()] == [s.text for _, s in findings.sentences()]
+    return {(f.name, f.sentence) for f in found}
+
+
+GOOD = "Findings: There is an opacity in the left upper zone. The heart size is normal.\nImpression: Opacity in the left upper zone."
+
+
+def test_a_sound_report_has_no_flag():
+    assert flags(GOOD) == set()
+    assert flags("Findings: The lungs are clear. The heart size is normal.\nImpression: No acute abnormality.") == set()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            GOOD.replace("Impression: Opacity in the left", "Impression: Opacity in the right"),
+            ("laterality", "impression-m1"),
+        ),
+        (GOOD.split("\n", maxsplit=1)[0] + "\nImpression: No acute abnormality.", ("contradiction", "impression-m1")),
+        ("Findings: The opacity is unchanged.\nImpression: Opacity.", ("prior", "findings-m1")),
+        ("Findings: Compared to the prior study it grew.\nImpression: Opacity.", ("prior", "findings-m1")),
+        ("Findings: A nodule of 12 x 8 mm.\nImpression: Nodule.", ("measurement", "findings-m1")),
+        ("Findings: The prostate is large.\nImpression: Large prostate.", ("sex", "findings-m1")),
+        ("Findings: A 12-year-old with clear lungs.\nImpression: Normal.", ("age", "findings-m1")),
+        ("Findings: Contrast-enhanced images show no embolus.\nImpression: Normal.", ("contrast", "findings-m1")),
+        ("Findings: This MRI shows a clear lung.\nImpression: Normal.", ("modality", "findings-m1")),
+        ("Findings: As an AI I see clear lungs.\nImpression: Normal.", ("meta_talk", "findings-m1")),
+        ("Findings: Clear lungs.", ("missing_impression", None)),
+        ("Findings: Clear lungs.", ("missing_section", None)),
+        ("Findings: Clear lungs. Clear lungs.\nImpression: Normal.", ("repetition", "findings-m2")),
+    ],
+)
+def test_each_check_names_its_sentence(text, expected):
+    assert expected in flags(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Findings: No prior study is available for comparison. Clear lungs.\nImpression: Normal.",
+        "Findings: A female patient. The uterus is normal.\nImpression: Normal chest.",
+        "Findings: The right lung is clear. There is an opacity on the left.\nImpression: Left opacity. CT may help.",
+    ],
+)
+def test_what_is_not_odd_is_not_flagged(text):
+    assert flags(text) == set()
+
+
+def test_a_side_that_was_not_examined_is_flagged():
+    context = ReadingContext(modality="CR", laterality="L")
+    assert ("laterality", "findings-m1") in flags(
+        "Findings: Fracture of the right wrist.\nImpression: Fracture.", context=context
+    )
+
+
+def test_a_prior_that_was_given_may_be_spoken_of():
+    context = ReadingContext(modality="CR", priors=("Clear lungs.",))
+    assert flags("Findings: The lungs are unchanged.\nImpression: Normal.", context=context) == set()
+
+
+def test_a_cut_answer_flags_draft_and_last_sentence_and_abstains_where_the_protocol_says_so():
+    assert {("truncated", None), ("truncated", "impression-m1")} <= flags(GOOD, finish="length")
+    with pytest.raises(Abstained) as told:
+        flags(GOOD, protocol=PHANTOM, finish="length")
+    assert told.value.reason_code == "checks_failed"
+
+
+def test_flags_stand_in_the_sentences():
+    findings = parse("Findings: A nodule of 12 mm, unchanged.\nImpression: Nodule.", GENERAL, [])
+    checked, _ = check(findings, GENERAL, CONTEXT, [completion()])
+    assert checked.sections[0].sentences[0].flags == ("prior", "measurement")
+
+
+def test_every_check_a_protocol_may_name_exists():
+    assert set(CHECKS) == protocols.CHECKS
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pictures", "expected", "reason"),
+    [
+        (GENERAL, [], 0, "no_usable_frames"),
+        (GENERAL, [Shown()], 2, "undecodable"),
+        (GENERAL, [Shown(blank=True)], 1, "blank_picture"),
+        (GENERAL, [Shown(), Shown(blank=True), Shown(blank=True)], 3, "blank_picture"),
+        (PHANTOM, [Shown(), Shown(blank=True)], 2, "blank_picture"),
+    ],
+)
+def test_the_gate_says_not_analysed_with_its_reason(protocol, pictures, expected, reason):
+    with pytest.raises(Abstained) as told:
+        gate_pictures(protocol, pictures, expected=expected)
+    assert told.value.reason_code == reason
+
+
+def test_some_blank_slices_pass_the_general_gate_and_are_flagged():
+    shown = [Shown(), Shown(blank=True)]
+    gate_pictures(GENERAL, shown, expected=2)
+    assert flags(GOOD, pictures=shown) == {("blank_picture", None)}

@@ -1,0 +1,305 @@
+"""The real child: what it renders, what it refuses, what it survives, and what it denies itself."""
+
+import hashlib
+import io
+import os
+import select
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
+)
+
+from record.errors import InvalidInstance, UnsupportedInstance
+from record.pipes import DecodingChild
+from worker.codecs import DECODERS, JPEG, NATIVE
+from worker.phantom.anatomy import Level, Phantom, Side, Zone, draw
+from worker.phantom.exposure import displayed, expose
+
+MEMORY = 2 * 1024**3
+SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "dicom"
+RAMP = np.arange(64 * 48, dtype="<u2").reshape(64, 48)
+
+
+def instance(path, pixels=RAMP, *, syntax=ExplicitVRLittleEndian, **values):
+    """Write an instance with these attributes and return its path."""
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, "1.2.3"
+    meta.TransferSyntaxUID = syntax
+    ds = Dataset()
+    ds.file_meta = meta
+    ds.SOPClassUID, ds.SOPInstanceUID, ds.Modality = CTImageStorage, "1.2.3", "DX"
+    ds.PatientName = "CANARY^Jane"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = *pixels.shape[:2], 1
+    ds.PhotometricInterpretation, ds.PixelRepresentation = "MONOCHROME2", 0
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 16, 15
+    ds.PixelData = pixels.tobytes()
+    for keyword, value in values.items():
+        setattr(ds, keyword, value)
+    ds["PixelData"].VR = "OW"
+    if syntax == RLELossless:
+        ds["PixelData"].VR = "OB"
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture(scope="module")
+def child():
+    with DecodingChild(MEMORY, 60) as decoder:
+        decoder.start()
+        yield decoder
+
+
+def gone(pid, within_s=10):
+    """Whether a process ends within a time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([descriptor], [], [], within_s)[0])
+    finally:
+        os.close(descriptor)
+
+
+def pixels_of(rendered):
+    return np.asarray(Image.open(io.BytesIO(rendered.png)))
+
+
+def test_a_phantom_comes_out_as_the_model_learned_it(child, tmp_path):
+    exposure = expose(draw(Phantom(Zone(Side.LEFT, Level.UPPER), enlarged=False, seed=3)), np.random.default_rng(1))
+    path = instance(
+        tmp_path / "p.dcm",
+        exposure.stored,
+        BitsStored=12,
+        HighBit=11,
+        WindowCenter=exposure.centre,
+        WindowWidth=exposure.width,
+    )
+    rendered = child.render(path)
+    assert (pixels_of(rendered) == displayed(exposure)).all()
+    assert (rendered.height, rendered.width) == exposure.stored.shape
+    assert rendered.pixel_digest == hashlib.sha256(exposure.stored.astype("<u2").tobytes()).hexdigest()
+    assert rendered.transform["transfer_syntax_uid"] == ExplicitVRLittleEndian
+    assert not rendered.blank
+    assert child.render(path).png == rendered.png
+
+
+def test_frames_windows_and_sizes_are_as_asked(child, tmp_path):
+    two = np.concatenate([RAMP, RAMP[::-1]])
+    path = instance(tmp_path / "m.dcm", two, NumberOfFrames=2, Rows=64, Columns=48)
+    first, second = (pixels_of(child.render(path, frame=f)) for f in (0, 1))
+    assert (first[::-1] == second).all()
+    windowed = child.render(path, window=(100, 10), max_side=32)
+    assert (windowed.height, windowed.width) == (32, 24)
+    assert windowed.transform["voi"]["source"] == "request"
+    assert child.render(path, window="lung").transform["voi"]["source"] == "named:lung"
+
+
+def test_byte_order_makes_no_difference(child, tmp_path):
+    little = child.render(instance(tmp_path / "l.dcm"))
+    big = child.render(instance(tmp_path / "b.dcm", RAMP.astype(">u2"), syntax=ExplicitVRBigEndian))
+    assert (big.png, big.pixel_digest) == (little.png, little.pixel_digest)
+
+
+def test_a_constant_frame_is_blank(child, tmp_path):
+    assert child.render(instance(tmp_path / "c.dcm", np.full((8, 8), 5, "<u2"))).blank
+
+
+@pytest.mark.parametrize(
+    ("values", "syntax", "error", "cause"),
+    [
+        (
+            {"Rows": 60000, "Columns": 60000, "PixelData": encapsulate([b"\x01" * 64])},
+            RLELossless,
+            UnsupportedInstance,
+            "geometry",
+        ),
+        ({"Rows": 60000, "Columns": 60000}, ExplicitVRLittleEndian, UnsupportedInstance, "geometry"),
+        (
+            {"Rows": 7000, "Columns": 7000, "PixelData": encapsulate([b"\x01" * 64])},
+            RLELossless,
+            InvalidInstance,
+            "decoder",
+        ),
+        ({"Rows": 0}, ExplicitVRLittleEndian, InvalidInstance, "geometry"),
+        ({"Rows": 1000}, ExplicitVRLittleEndian, InvalidInstance, "decoder"),
+        ({"BitsAllocated": 1}, ExplicitVRLittleEndian, UnsupportedInstance, "sample"),
+        ({"NumberOfFrames": 2_000_000_000}, ExplicitVRLittleEndian, UnsupportedInstance, "geometry"),
+        (
+            {"PhotometricInterpretation": "CMYK"},
+            ExplicitVRLittleEndian,
+            UnsupportedInstance,
+            "photometric_interpretation",
+        ),
+        ({}, DeflatedExplicitVRLittleEndian, UnsupportedInstance, "transfer_syntax"),
+    ],
+)
+def test_forged_headers_cost_nothing_and_are_refused(child, tmp_path, values, syntax, error, cause):
+    path = instance(tmp_path / "f.dcm", syntax=syntax, **values)
+    first, began = child.pid, time.monotonic()
+    with pytest.raises(error) as told:
+        child.render(path)
+    assert type(told.value) is error
+    assert told.value.facts["cause"] == cause
+    assert "CANARY" not in f"{told.value} {told.value.facts}"
+    assert child.pid == first
+    assert peak_bytes(first) < 600 * 1024**2
+    assert time.monotonic() - began < 10
+
+
+def peak_bytes(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def test_garbage_and_truncated_files_are_refused_and_the_child_goes_on(child, tmp_path):
+    whole = instance(tmp_path / "w.dcm").read_bytes()
+    rng, first = np.random.default_rng(0), child.pid
+    for n in range(20):
+        path = tmp_path / f"g{n}.dcm"
+        cut = int(rng.integers(0, len(whole)))
+        path.write_bytes(rng.bytes(500) if n % 4 == 0 else whole[:cut] + (rng.bytes(50) if n % 2 else b""))
+        with pytest.raises(InvalidInstance):
+            child.render(path)
+    with pytest.raises(InvalidInstance):
+        child.render(tmp_path / "absent.dcm")
+    with pytest.raises(InvalidInstance):
+        child.render(tmp_path / "w.dcm", frame=1)
+    child.render(tmp_path / "w.dcm")
+    assert child.pid == first
+
+
+def wear_out(child, path):
+    """Ask until it ends, and keep the parent from replacing it in time."""
+    for _ in range(20):
+        child.render(path)
+        child._used_cpu_s = 0.0
+
+
+def test_too_little_memory_is_an_answer_and_too_little_cpu_an_end(tmp_path):
+    large = instance(tmp_path / "large.dcm", np.zeros((5000, 5000), "<u2"))
+    small = instance(tmp_path / "small.dcm")
+    with DecodingChild(400 * 1024**2, 60) as poor:
+        with pytest.raises(InvalidInstance) as told:
+            poor.render(large)
+        assert told.value.facts["cause"] == "memory"
+        poor.render(small)
+    with DecodingChild(MEMORY, 1) as hasty:  # its imports take half of it
+        with pytest.raises(InvalidInstance) as told:
+            wear_out(hasty, large)
+        assert told.value.facts["cause"] == "cpu_limit"
+
+
+def test_a_child_killed_between_or_within_frames_is_replaced(child, tmp_path):
+    path = instance(tmp_path / "k.dcm")
+    first = child.pid
+    os.kill(first, 9)
+    child.render(path)
+    assert child.pid != first
+
+
+def test_a_child_dies_with_its_parent():
+    script = "import os; from record.pipes import DecodingChild; c = DecodingChild(2**31, 60); c.start(); print(c.pid, flush=True); os.kill(os.getpid(), 9)"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert gone(int(told.stdout))
+
+
+def confined(script, **options):
+    body = "from worker.decoding import *\n" + textwrap.dedent(script)
+    return subprocess.run([sys.executable, "-c", body], capture_output=True, text=True, check=False, **options)
+
+
+def test_a_confined_process_reaches_no_network():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        told = confined(
+            f"""
+            import socket
+            print(leave_network())
+            try:
+                socket.create_connection(("127.0.0.1", {server.getsockname()[1]}), 2)
+                print("reached")
+            except OSError:
+                print("cut off")
+            """
+        )
+    if told.stdout.startswith("open"):
+        pytest.skip("this kernel lets no ordinary process have a network namespace")
+    assert told.stdout.split("\n")[:2] == ["none", "cut off"]
+
+
+def test_a_confined_process_writes_nothing_and_takes_no_memory(tmp_path):
+    target = tmp_path / "written"
+    told = confined(
+        f"""
+        import sys
+        limit(memory_bytes=300 * 1024**2, cpu_s=5, parent=0)
+        try:
+            with open({str(target)!r}, "wb") as out:
+                out.write(b"x")
+            failed = "nothing"
+        except OSError:
+            failed = "write"
+        try:
+            bytearray(400 * 1024**2)
+        except MemoryError:
+            failed += " memory"
+        os.write(2, failed.encode())
+        """
+    )
+    assert told.stderr == "write memory"
+    assert target.stat().st_size == 0
+
+
+def test_importing_the_child_loads_no_torch_and_the_check_says_what_is_covered():
+    told = subprocess.run(
+        [sys.executable, "-P", "-X", "importtime", "-m", "worker.decoding", "--check"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "'network'" in told.stdout
+    assert not any(line.endswith((" torch", " transformers", " sqlalchemy")) for line in told.stderr.splitlines())
+
+
+def test_every_syntax_has_one_decoder_and_it_is_here():
+    from pydicom.pixels import get_decoder
+
+    from worker.codecs import PLUGIN, register
+
+    register()
+    for uid in set(DECODERS) - set(NATIVE):
+        assert DECODERS[uid] in get_decoder(uid).available_plugins, uid
+    assert {DECODERS[uid] for uid in JPEG} == {PLUGIN}
+
+
+@pytest.mark.slow
+def test_every_sample_is_rendered_or_refused_and_no_child_dies():
+    if not SAMPLES.is_dir():
+        pytest.skip("the sample files are not at hand")
+    rendered = 0
+    with DecodingChild(MEMORY, 600, 1000) as decoder:
+        decoder.start()
+        first = decoder.pid
+        for path in sorted(SAMPLES.rglob("*.dcm")):
+            try:
+                decoder.render(path, max_side=1024)
+                rendered += 1
+            except InvalidInstance:
+                continue
+        assert decoder.pid == first
+    assert rendered > 170

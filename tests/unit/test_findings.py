@@ -1,0 +1,97 @@
+"""Model text becomes sections of sentences, or is refused."""
+
+import pytest
+
+from record.body import Body, Origin, SectionCode
+from record.errors import UnusableFindings
+from worker import protocols
+from worker.findings import parse, to_body
+
+GENERAL = next(p for p in protocols.load_all() if p.name == "general")
+PHANTOM = next(p for p in protocols.load_all() if p.name == "phantom-chest")
+DIGEST = "a" * 64
+
+
+def lines(text, protocol=GENERAL):
+    return {s.code.value: [x.text for x in s.sentences] for s in parse(text, protocol, [DIGEST]).sections}
+
+
+def test_the_phantoms_report_is_read_exactly():
+    text = "Findings: There is an opacity in the left upper zone. The heart is enlarged.\nImpression: Opacity in the left upper zone. Cardiomegaly."
+    findings = parse(text, PHANTOM, [DIGEST, DIGEST])
+    body = to_body(findings)
+    assert [s.id for _, s in body.sentences()] == ["findings-m1", "findings-m2", "impression-m1", "impression-m2"]
+    assert all(s.origin is Origin.MACHINE and s.pictures == (DIGEST,) for _, s in body.sentences())
+    assert body.plain().startswith("Findings:\nThere is an opacity in the left upper zone.\nThe heart is enlarged.\n")
+    assert findings.flags == ()
+    assert Body.from_canonical(body.canonical()) == body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FINDINGS:\nClear lungs.\n\nIMPRESSION:\nNormal.",
+        "**Findings:** Clear lungs.\n**Impression:** Normal.",
+        "## Findings\n- Clear lungs.\n\n## Impression\n1. Normal.",
+        "Findings: Clear lungs.  Impression: Normal.",
+        "Impression: Normal.\nFindings: Clear lungs.",
+        "**Findings**:\n* **Clear lungs.**\n\n**Conclusion**:\nNormal.",
+    ],
+)
+def test_headings_are_found_however_they_are_marked_up(text):
+    assert lines(text) == {"findings": ["Clear lungs."], "impression": ["Normal."]}
+
+
+def test_chinese_headings_and_sentences_are_read():
+    findings = parse("影像所见：左肺上叶见片状影。心影增大。\n印象：左肺上叶炎症。", GENERAL, [])
+    assert [s.text for _, s in findings.sentences()] == ["左肺上叶见片状影。", "心影增大。", "左肺上叶炎症。"]
+    assert findings.language == "zh"
+
+
+def test_decimals_and_abbreviations_do_not_end_a_sentence():
+    text = "Findings: A nodule of approx. 1.5 cm vs. a vessel at L4. No effusion, e.g. none."
+    assert lines(text)["findings"] == ["A nodule of approx. 1.5 cm vs. a vessel at L4.", "No effusion, e.g. none."]
+
+
+def test_text_without_headings_is_findings_and_flagged_unless_the_protocol_requires_them():
+    findings = parse("The lungs are clear.", GENERAL, [])
+    assert findings.sections[0].code is SectionCode.FINDINGS
+    assert [f.name for f in findings.flags] == ["no_headings"]
+    with pytest.raises(UnusableFindings):
+        parse("The lungs are clear.", PHANTOM, [])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n\t ",
+        "!!!!!!!!!!!!!!!!",
+        "lung lung lung lung lung lung lung lung lung",
+        "Findings:\nImpression:\n",
+        "The heart is big. " * 40,
+        "\x00\x07\u202e",
+    ],
+)
+def test_noise_is_refused(text):
+    with pytest.raises(UnusableFindings):
+        parse(text, GENERAL, [])
+
+
+def test_banners_and_control_characters_do_not_survive():
+    text = "AI DRAFT – NOT REVIEWED\nFindings: AI AI DRAFT - NOT REVIEWED DRAFT — not reviewed Clear\x1b[31m lungs\u202e.\x00"
+    assert lines(text) == {"findings": ["Clear[31m lungs."]}
+
+
+def test_a_banner_that_headings_would_put_together_is_refused():
+    with pytest.raises(UnusableFindings):
+        parse("Findings: AI\nImpression: DRAFT - NOT REVIEWED", GENERAL, [])
+
+
+def test_an_endless_answer_is_cut_and_says_so():
+    text = "Findings: " + " ".join(f"Observation number {n} is seen." for n in range(3000)) + " " + "x" * 3000
+    findings = parse(text, GENERAL, [])
+    assert sum(1 for _ in findings.sentences()) == 200
+    assert "cut_short" in [f.name for f in findings.flags]
+    long = parse("Findings: " + "word " * 10 + "y" * 2000, GENERAL, [])
+    assert long.sections[0].sentences[0].flags == ("cut_short",)

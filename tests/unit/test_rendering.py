@@ -1,0 +1,291 @@
+"""Grey levels against values worked out by hand, and against dcmtk where it is at hand."""
+
+import dataclasses
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import pixel_array
+from pydicom.uid import ExplicitVRLittleEndian
+
+from record.errors import InvalidRequest, UnsupportedInstance
+from worker.attributes import Lut, Window, frame_attributes
+from worker.codecs import DECODERS, NATIVE, colour_model, register
+from worker.rendering import named_window, render, window_values
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "dicom"
+
+
+def header(**values):
+    ds = Dataset()
+    standard = {"Modality": "DX", "PhotometricInterpretation": "MONOCHROME2", "SamplesPerPixel": 1}
+    standard |= {"BitsAllocated": 16, "BitsStored": 16, "HighBit": 15, "PixelRepresentation": 0}
+    for keyword, value in {**standard, **values}.items():
+        setattr(ds, keyword, value)
+    return ds
+
+
+def grey(stored, ds, *, frame=0, dtype=None, **options):
+    stored = np.atleast_2d(np.array(stored, dtype or ("i2" if ds.PixelRepresentation else "u2")))
+    rendering = render(stored, frame_attributes(ds, frame), **options)
+    assert rendering.pixels.dtype == np.uint8
+    assert (rendering.pixels[..., 0] == rendering.pixels[..., 2]).all()
+    return rendering.pixels[..., 0].tolist()
+
+
+def sequence(**values):
+    item = Dataset()
+    for keyword, value in values.items():
+        setattr(item, keyword, value)
+    return [item]
+
+
+@pytest.mark.parametrize(
+    ("function", "values", "expected"),
+    [
+        # y = (x - 39.5) / 399 + 0.5: black up to -160, white from 239
+        ("LINEAR", [-200, -160, -159, 39.5, 40, 238, 239, 900], [0, 0, 1 / 399, 0.5, 0.5 + 0.5 / 399, 398 / 399, 1, 1]),
+        ("LINEAR_EXACT", [-161, -160, 40, 140, 240, 241], [0, 0, 0.5, 0.75, 1, 1]),
+        ("SIGMOID", [40, 140, -60], [0.5, 1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1))]),
+    ],
+)
+def test_windows_follow_the_standards_formulas(function, values, expected):
+    found = window_values(np.array(values, float), Window(40, 400, function))
+    assert found == pytest.approx(np.array(expected))
+
+
+def test_a_linear_window_of_width_one_is_a_step():
+    assert window_values(np.array([9.4, 9.5, 9.6, 11.0]), Window(10, 1)).tolist() == [0, 0, 1, 1]
+
+
+def test_the_window_is_applied_to_modality_values():
+    ds = header(
+        Modality="CT", PixelRepresentation=1, RescaleSlope=2, RescaleIntercept=-1024, WindowCenter=0, WindowWidth=401
+    )
+    assert grey([412, 512, 513, 612, 900], ds) == [[0, 128, 129, 255, 255]]  # HU -200, 0, 2, 200, 776; centre at -0.5
+
+
+def test_a_negative_slope_inverts_once():
+    ds = header(RescaleSlope=-1, RescaleIntercept=100, WindowCenter=50.5, WindowWidth=101)
+    assert grey([0, 50, 100], ds) == [[255, 128, 0]]
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "expected"),
+    [
+        ("MONOCHROME2", None, [0, 51, 255]),
+        ("MONOCHROME1", None, [255, 204, 0]),
+        ("MONOCHROME1", "INVERSE", [255, 204, 0]),
+        ("MONOCHROME2", "INVERSE", [255, 204, 0]),
+        ("MONOCHROME1", "IDENTITY", [0, 51, 255]),
+    ],
+)
+def test_one_inversion_only(model, shape, expected):
+    ds = header(PhotometricInterpretation=model, **({"PresentationLUTShape": shape} if shape else {}))
+    assert grey([0, 20, 100], ds) == [expected]
+
+
+def test_without_a_window_the_extremes_are_those_of_pixels_that_are_no_padding():
+    ds = header(PixelRepresentation=1, PixelPaddingValue=-2000)
+    assert grey([-2000, 0, 50, 100], ds) == [[0, 0, 128, 255]]
+    ranged = header(PixelPaddingValue=60000, PixelPaddingRangeLimit=65535)
+    assert grey([0, 100, 60000, 65535], ranged) == [[0, 255, 255, 255]]
+    unsigned = header(PixelRepresentation=1, PixelPaddingValue=63536)  # -2000 read as US
+    assert grey([-2000, 0, 100], unsigned) == [[0, 0, 255]]
+    assert grey([5, 5, 5], header(PixelPaddingValue=5)) == [[0, 0, 0]]
+
+
+def test_a_ct_without_window_is_shown_in_soft_tissue():
+    ds = header(Modality="CT", PixelRepresentation=1, RescaleSlope=1, RescaleIntercept=0)
+    rendering = render(np.array([[-1000, 40, 3000]], "i2"), frame_attributes(ds, 0))
+    assert rendering.pixels[0, :, 0].tolist() == [0, 128, 255]
+    assert rendering.transform["voi"]["source"] == "named:soft_tissue"
+
+
+def test_an_asked_window_takes_the_place_of_the_files():
+    ds = header(
+        Modality="CT", PixelRepresentation=1, RescaleSlope=1, RescaleIntercept=0, WindowCenter=40, WindowWidth=400
+    )
+    assert grey([-1400, -600, 200], ds, window=named_window("lung")) == [[0, 128, 255]]
+    with pytest.raises(InvalidRequest):
+        named_window("rose")
+
+
+@pytest.mark.parametrize("width", [0, "", None, -5])
+def test_a_useless_width_is_as_none(width):
+    ds = header(WindowCenter=50, WindowWidth=width)
+    assert grey([0, 100], ds) == [[0, 255]]
+
+
+def test_of_several_windows_the_first_is_taken():
+    ds = header(WindowCenter=[50.5, 500], WindowWidth=[101, 10])
+    assert grey([0, 50, 100], ds) == [[0, 128, 255]]
+
+
+def test_enhanced_frames_have_transforms_of_their_own():
+    ds = header(Modality="CT", NumberOfFrames=2)
+    ds.SharedFunctionalGroupsSequence = sequence(
+        FrameVOILUTSequence=sequence(WindowCenter=50.5, WindowWidth=101),
+        PixelValueTransformationSequence=sequence(RescaleSlope=1, RescaleIntercept=0),
+    )
+    second = sequence(PixelValueTransformationSequence=sequence(RescaleSlope=2, RescaleIntercept=-100))
+    ds.PerFrameFunctionalGroupsSequence = [Dataset(), *second]
+    assert grey([0, 50, 100], ds, frame=0) == [[0, 128, 255]]
+    assert grey([0, 50, 100], ds, frame=1) == [[0, 0, 255]]
+
+
+def test_a_modality_lut_comes_before_the_window():
+    table = np.array([0, 1000, 2000, 3000], "<u2").tobytes()
+    ds = header(
+        ModalityLUTSequence=sequence(LUTDescriptor=[4, 10, 16], LUTData=table), WindowCenter=1500.5, WindowWidth=3001
+    )
+    assert grey([0, 10, 11, 13, 99], ds) == [[0, 0, 85, 255, 255]]
+
+
+def test_a_voi_lut_of_eight_bits_with_a_negative_first_value():
+    ds = header(Modality="CT", PixelRepresentation=1, RescaleSlope=1, RescaleIntercept=-10)
+    table = np.arange(0, 256, dtype="u1").tobytes()  # two entries a word
+    ds.VOILUTSequence = sequence(LUTDescriptor=[256, 65535 - 99, 8], LUTData=table)  # first value mapped: -100
+    assert grey([-200, -90, 10, 900], ds) == [[0, 0, 100, 255]]
+
+
+def test_bits_above_the_sample_are_dropped_and_high_bit_is_honoured():
+    masked = header(BitsStored=12, HighBit=11, WindowCenter=2048, WindowWidth=4096)
+    assert grey([0xF000, 0x0FFF, 0xA800], masked) == grey([0x0000, 0x0FFF, 0x0800], masked)
+    shifted = header(BitsStored=12, HighBit=15, WindowCenter=2048, WindowWidth=4096)
+    assert grey([0x0001, 0xFFF0, 0x8000], shifted) == grey([0x0000, 0x0FFF, 0x0800], masked)
+    signed = header(BitsStored=12, HighBit=11, PixelRepresentation=1, WindowCenter=0.5, WindowWidth=4096)
+    assert grey([0x0800, 0x07FF], signed, dtype="u2") == [[0, 255]]  # -2048 and 2047
+    attributes = frame_attributes(masked, 0)
+    plain = render(np.array([[0xF000]], "u2"), attributes, native=False).pixels
+    assert plain.max() == 255  # a decoder gives samples, not words
+
+
+def test_wide_and_float_values_are_rendered_without_a_table():
+    wide = header(BitsAllocated=32, BitsStored=32, HighBit=31)
+    assert grey([0, 2**31, 2**32 - 1], wide, dtype="u4") == [[0, 128, 255]]
+    real = header(BitsAllocated=32, BitsStored=32, HighBit=31)
+    assert grey([-1.0, 0.0, 1.0, np.nan, np.inf], real, dtype="f4") == [[0, 128, 255, 0, 255]]
+
+
+def test_palettes_map_indices_to_colours():
+    ds = header(PhotometricInterpretation="PALETTE COLOR", BitsAllocated=8, BitsStored=8, HighBit=7)
+    for colour, entries in {"Red": (0, 65535, 256), "Green": (0, 0, 512), "Blue": (65280, 0, 0)}.items():
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [3, 7, 16])
+        setattr(ds, f"{colour}PaletteColorLookupTableData", np.array(entries, "<u2").tobytes())
+    pixels = render(np.array([[0, 7, 8, 9, 200]], "u1"), frame_attributes(ds, 0)).pixels
+    assert pixels[0].tolist() == [[0, 0, 255], [0, 0, 255], [255, 0, 0], [1, 2, 0], [1, 2, 0]]
+    bare = header(PhotometricInterpretation="PALETTE COLOR")
+    with pytest.raises(UnsupportedInstance):
+        render(np.zeros((2, 2), "u1"), frame_attributes(bare, 0))
+
+
+def test_eight_bit_tables_of_more_than_256_entries_do_not_wrap():
+    lut = Lut(np.arange(1000) // 4, -500, 8)
+    assert lut(np.array([-501, -500, 0, 499, 500])).tolist() == [0, 0, 125, 249, 249]
+
+
+def test_colour_is_never_windowed_and_wide_colour_loses_its_low_bits():
+    ds = header(PhotometricInterpretation="RGB", SamplesPerPixel=3, BitsStored=16, WindowCenter=5, WindowWidth=2)
+    pixels = render(np.array([[[0, 0x8000, 0xFFFF]]], "u2"), frame_attributes(ds, 0), window=Window(1, 2)).pixels
+    assert pixels.tolist() == [[[0, 128, 255]]]
+
+
+@pytest.mark.parametrize("model", ["CMYK", "HSV", "YBR_PARTIAL_422", ""])
+def test_a_colour_model_that_is_not_rendered_is_refused(model):
+    with pytest.raises(UnsupportedInstance):
+        render(np.zeros((2, 2, 3), "u1"), frame_attributes(header(PhotometricInterpretation=model), 0))
+
+
+def test_pixels_become_square_and_large_pictures_small():
+    tall = header(PixelSpacing=[2.0, 1.0])
+    picture = render(np.arange(200, dtype="u2").reshape(10, 20), frame_attributes(tall, 0))
+    assert picture.pixels.shape == (20, 20, 3)
+    assert picture.transform["resize"]["aspect"] == 2.0
+    wide = header(PixelAspectRatio=[1, 2])
+    assert render(np.zeros((10, 20), "u2"), frame_attributes(wide, 0)).pixels.shape == (10, 40, 3)
+    assert render(np.zeros((500, 1000), "u2"), frame_attributes(header(), 0), max_side=100).pixels.shape == (50, 100, 3)
+    assert render(np.zeros((50, 60), "u2"), frame_attributes(header(), 0), max_side=100).transform["resize"] is None
+    absurd = header(PixelAspectRatio=[1, 10000])
+    assert render(np.zeros((10, 20), "u2"), frame_attributes(absurd, 0)).pixels.shape == (10, 20, 3)
+
+
+def test_a_frame_that_shows_nothing_is_blank():
+    window = {"WindowCenter": 5000, "WindowWidth": 10}
+    ramp = np.arange(100, dtype="u2").reshape(10, 10)
+    assert render(np.full((9, 9), 7, "u2"), frame_attributes(header(), 0)).blank
+    assert render(ramp, frame_attributes(header(**window), 0)).blank
+    assert not render(ramp, frame_attributes(header(), 0)).blank
+
+
+def test_the_transform_tells_every_step_in_plain_values():
+    ds = header(
+        PhotometricInterpretation="MONOCHROME1", RescaleSlope=1, RescaleIntercept=-5, WindowCenter=50, WindowWidth=100
+    )
+    transform = render(np.zeros((2, 3), "u2"), frame_attributes(ds, 0)).transform
+    assert transform == {
+        "photometric_interpretation": "MONOCHROME1",
+        "source_height": 2,
+        "source_width": 3,
+        "bits_stored": 16,
+        "modality": {"kind": "rescale", "slope": 1.0, "intercept": -5.0},
+        "voi": {"kind": "linear", "center": 50.0, "width": 100.0, "function": "LINEAR", "source": "file"},
+        "inverted": True,
+        "padding": None,
+        "shift": 0,
+        "resize": None,
+    }
+
+
+def test_a_jpegs_markers_say_what_its_components_are():
+    def stream(marker, content):
+        return b"\xff\xd8\xff" + bytes([marker]) + (len(content) + 2).to_bytes(2, "big") + content + b"\xff\xda\x00\x02"
+
+    adobe = b"Adobe\x00\x64\x00\x00\x00\x00"
+    assert colour_model(stream(0xEE, adobe + b"\x00"), "YBR_FULL_422") == "RGB"
+    assert colour_model(stream(0xEE, adobe + b"\x01"), "RGB") == "YCBCR"
+    assert colour_model(stream(0xE0, b"JFIF\x00\x01\x01"), "RGB") == "YCBCR"
+    assert colour_model(stream(0xE1, b"else"), "RGB") == "RGB"
+    assert colour_model(b"\xff\xd8\xff\xe0\x00", "YBR_FULL") == "YCBCR"
+
+
+@pytest.mark.parametrize("name", ["ct_mr", "xray", "series/mr_ge_3"])
+@pytest.mark.slow
+def test_pictures_agree_with_dcmtk(name, tmp_path):
+    """Mean difference of a grey level at most: dcmtk truncates where we round."""
+    tool = shutil.which("dcm2pnm")
+    if tool is None or not (SAMPLES / name).is_dir():
+        pytest.skip("dcmtk or the sample files are not at hand")
+    register()
+    compared = 0
+    for path in sorted((SAMPLES / name).glob("*.dcm")):
+        ds = dcmread(path, force=True)
+        meta: FileMetaDataset = ds.file_meta
+        if meta.get("TransferSyntaxUID", "") not in NATIVE or "SharedFunctionalGroupsSequence" in ds:
+            continue
+        little = meta.TransferSyntaxUID != "1.2.840.10008.1.2.2"
+        attributes = dataclasses.replace(frame_attributes(ds, 0, little_endian=little), padding=None, aspect=1.0)
+        if attributes.photometric_interpretation not in {"MONOCHROME1", "MONOCHROME2"} or attributes.shift:
+            continue
+        window = ["+Wl", "1"] if attributes.voi_lut else ["+Wi", "1"] if attributes.windows else ["+Wm"]
+        if window == ["+Wm"]:
+            attributes = dataclasses.replace(attributes, modality="")
+        target = tmp_path / f"{path.stem}.pgm"
+        if subprocess.run([tool, "-q", "-O", "+F", "1", "+op", *window, path, target], check=False).returncode:
+            continue
+        frame = pixel_array(path, index=0, decoding_plugin=DECODERS[meta.TransferSyntaxUID])
+        ours = render(frame, attributes).pixels[..., 0].astype(int)
+        theirs = np.asarray(Image.open(target)).astype(int)
+        assert np.abs(ours - theirs).mean() <= 1, path.name
+        compared += 1
+    assert compared
+
+
+def test_native_syntaxes_are_decoded_without_a_plugin():
+    assert {DECODERS[uid] for uid in NATIVE} == {""}
+    assert DECODERS[ExplicitVRLittleEndian] == ""

@@ -1,0 +1,264 @@
+"""The display attributes that hold for one frame, gathered from wherever an instance keeps them.
+
+Knows where DICOM writes rescale, windows, look-up tables, padding and pixel shape: at the top level, or in the shared
+and per-frame functional groups of enhanced multi-frame objects (PS3.3 C.7.6.16). Does not know pixels, and does no
+arithmetic but reading tables. Sloppy values (empty, zero, not a number) read as absent.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels import apply_color_lut
+
+TAGS: tuple[str, ...] = (
+    *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "PixelAspectRatio", "PixelSpacing"),
+    *("ImagerPixelSpacing", "NominalScannedPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
+    *(f"{c}PaletteColorLookupTableDescriptor" for c in ("Red", "Green", "Blue")),
+    *(f"{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
+    *(f"Segmented{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+)
+"""Everything that is read of an instance's header; the rest is skipped, not parsed."""
+
+_GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
+_MAX_ASPECT = 8.0
+"""A pixel more oblong than this is a slip of the header, not a picture."""
+
+VoiFunction = Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A window in modality values (PS3.3 C.11.2.1.2); `source` says where it came from."""
+
+    center: float
+    width: float
+    function: VoiFunction = "LINEAR"
+    source: str = "file"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lut:
+    """A look-up table: `entries` int64 (N,), the value that meets the first entry, and the bits of an entry."""
+
+    entries: NDArray[np.int64]
+    first_mapped: int
+    bits: int
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.int64]:
+        """Look values up; what lies outside meets the first or last entry (PS3.3 C.11.1.1.1)."""
+        index = np.floor(values).astype(np.int64) - self.first_mapped  # as values
+        found: NDArray[np.int64] = self.entries[np.clip(index, 0, len(self.entries) - 1)]
+        return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FrameAttributes:
+    """What the display of one frame needs to know.
+
+    Attributes
+    ----------
+    padding
+        Smallest and largest stored value that is no pixel of the picture (PS3.3 C.7.5.1.1.2).
+    windows
+        In the file's order; only those that can be applied.
+    palette
+        Table of colours, uint8 (N, 3), with the stored value that meets its first row.
+    aspect
+        Height of a pixel over its width.
+    shift
+        Bits below the stored sample (High Bit + 1 - Bits Stored, PS3.5 8.1.1).
+    """
+
+    modality: str
+    photometric_interpretation: str
+    samples_per_pixel: int
+    bits_allocated: int
+    bits_stored: int
+    shift: int
+    signed: bool
+    rescale: tuple[float, float] | None
+    modality_lut: Lut | None
+    windows: tuple[Window, ...]
+    voi_lut: Lut | None
+    presentation_lut_shape: str
+    padding: tuple[int, int] | None
+    palette: tuple[NDArray[np.uint8], int] | None
+    aspect: float
+
+
+def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> FrameAttributes:
+    """Gather what holds for one frame: top level first, then shared, then per-frame groups, the later one wins.
+
+    Parameters
+    ----------
+    frame
+        Counted from 0.
+    little_endian
+        Byte order of table data that is kept as bytes.
+    """
+    flat: dict[str, Any] = {}
+    for source in _sources(ds, frame):
+        for keyword in _HELD:
+            if keyword in source:
+                flat[keyword] = source[keyword].value
+    bits_allocated = _whole(ds.get("BitsAllocated"), 16)
+    bits_stored = _whole(ds.get("BitsStored"), bits_allocated)
+    signed = _whole(ds.get("PixelRepresentation"), 0) == 1
+    slope, intercept = _number(flat.get("RescaleSlope")), _number(flat.get("RescaleIntercept"))
+    return FrameAttributes(
+        modality=str(ds.get("Modality") or ""),
+        photometric_interpretation=str(ds.get("PhotometricInterpretation") or ""),
+        samples_per_pixel=_whole(ds.get("SamplesPerPixel"), 1),
+        bits_allocated=bits_allocated,
+        bits_stored=bits_stored,
+        shift=_whole(ds.get("HighBit"), bits_stored - 1) - bits_stored + 1,
+        signed=signed,
+        rescale=(slope, intercept) if slope and intercept is not None else None,
+        modality_lut=_lut_item(flat.get("ModalityLUTSequence"), little_endian=little_endian, signed=signed),
+        windows=tuple(_windows(flat)),
+        # What a VOI LUT is fed with may be signed though the pixels are not (PS3.3 C.11.2.1.1).
+        voi_lut=_lut_item(
+            flat.get("VOILUTSequence"),
+            little_endian=little_endian,
+            signed=signed or (intercept is not None and intercept < 0),
+        ),
+        presentation_lut_shape=str(flat.get("PresentationLUTShape") or "").upper(),
+        padding=_padding(ds, bits_allocated, signed=signed),
+        palette=_palette(ds, little_endian=little_endian, signed=signed),
+        aspect=_aspect(flat),
+    )
+
+
+_HELD = (
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
+    *("VOILUTSequence", "PresentationLUTShape", "PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"),
+    "NominalScannedPixelSpacing",
+)
+
+
+def _sources(ds: Dataset, frame: int) -> Iterator[Dataset]:
+    yield ds
+    shared = ds.get("SharedFunctionalGroupsSequence") or []
+    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
+    for group in [*shared[:1], *per_frame[frame : frame + 1]]:
+        for keyword in _GROUPS:
+            yield from (group.get(keyword) or [])[:1]
+
+
+def _number(value: Any) -> float | None:
+    """First value as a finite float, or None."""
+    numbers = _numbers(value)
+    return numbers[0] if numbers else None
+
+
+def _numbers(value: Any) -> list[float]:
+    """Every value as a float; empty where one of them is none."""
+    if value is None or value == "":
+        return []
+    try:
+        numbers = [float(v) for v in ([value] if isinstance(value, str) or not hasattr(value, "__iter__") else value)]
+    except (TypeError, ValueError):
+        return []
+    return numbers if all(math.isfinite(n) for n in numbers) else []
+
+
+def _whole(value: Any, default: int) -> int:
+    number = _number(value)
+    return default if number is None else int(number)
+
+
+def _windows(flat: dict[str, Any]) -> Iterator[Window]:
+    name = str(flat.get("VOILUTFunction") or "LINEAR").upper().strip()
+    function: VoiFunction = name if name in {"LINEAR_EXACT", "SIGMOID"} else "LINEAR"  # type: ignore[assignment]
+    for center, width in zip(_numbers(flat.get("WindowCenter")), _numbers(flat.get("WindowWidth")), strict=False):
+        if width >= 1 or (width > 0 and function != "LINEAR"):  # PS3.3 C.11.2.1.2.1: LINEAR needs a width of 1 or more
+            yield Window(center, width, function)
+
+
+def _lut_item(sequence: Any, *, little_endian: bool, signed: bool) -> Lut | None:
+    for item in (sequence or [])[:1]:
+        descriptor, table = item.get("LUTDescriptor"), item.get("LUTData")
+        if descriptor is not None and table is not None and len(descriptor) == 3:
+            return _lut(descriptor, table, little_endian=little_endian, signed=signed)
+    return None
+
+
+def _lut(descriptor: Any, table: Any, *, little_endian: bool, signed: bool) -> Lut | None:
+    """Read a table of 8 or 16 bits an entry (PS3.3 C.11.1.1.1); 8-bit entries may lie two in a word."""
+    count, first_mapped, bits = (int(v) for v in descriptor)
+    count = count or 65536
+    if signed and first_mapped > 32767:  # a signed value that was read as US
+        first_mapped -= 65536
+    order = "<" if little_endian else ">"
+    if isinstance(table, bytes | bytearray):
+        words = np.frombuffer(table[: len(table) // 2 * 2], order + "u2")  # (N,) or (N / 2,)
+    else:
+        words = np.atleast_1d(np.asarray(table)).astype(np.int64) & 0xFFFF  # (N,) or (N / 2,)
+    packed = len(words) < count and bits <= 8
+    entries = words.astype("<u2").view("u1") if packed else words  # (N,)
+    return Lut(entries[:count].astype(np.int64), first_mapped, bits) if len(entries) else None
+
+
+def _palette(ds: Dataset, *, little_endian: bool, signed: bool) -> tuple[NDArray[np.uint8], int] | None:
+    """The palette as 8-bit colours (PS3.3 C.7.6.3.1.5 and .6)."""
+    descriptors = [ds.get(f"{c}PaletteColorLookupTableDescriptor") for c in ("Red", "Green", "Blue")]
+    if ds.get("PhotometricInterpretation") != "PALETTE COLOR" or not all(
+        d is not None and len(d) == 3 for d in descriptors
+    ):
+        return None
+    if "RedPaletteColorLookupTableData" not in ds:
+        return _segmented_palette(ds, descriptors[0], signed=signed)
+    columns, first_mapped = [], 0
+    for colour, descriptor in zip(("Red", "Green", "Blue"), descriptors, strict=True):
+        table = ds.get(f"{colour}PaletteColorLookupTableData")
+        lut = _lut(descriptor, table, little_endian=little_endian, signed=signed) if table is not None else None
+        if lut is None:
+            return None
+        wide = lut.bits == 16 and len(bytes(table)) >= 2 * len(lut.entries)
+        columns.append(lut.entries >> 8 if wide else lut.entries)
+        first_mapped = lut.first_mapped
+    shortest = min(map(len, columns))
+    colours = np.stack([c[:shortest] for c in columns], axis=-1)  # (N, 3)
+    return np.clip(colours, 0, 255).astype(np.uint8), first_mapped
+
+
+def _segmented_palette(ds: Dataset, descriptor: Any, *, signed: bool) -> tuple[NDArray[np.uint8], int]:
+    """Let pydicom expand segmented tables (PS3.3 C.7.9.2), by looking every index up."""
+    count, first_mapped, _ = (int(v) for v in descriptor)
+    if signed and first_mapped > 32767:
+        first_mapped -= 65536
+    indices = np.arange(first_mapped, first_mapped + (count or 65536))  # (N,)
+    colours = apply_color_lut(indices, ds)[..., :3]  # (N, 3)
+    narrow = colours if colours.dtype == np.uint8 else colours >> 8
+    return narrow.astype(np.uint8), first_mapped
+
+
+def _padding(ds: Dataset, bits_allocated: int, *, signed: bool) -> tuple[int, int] | None:
+    values = [_number(ds.get(k)) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    whole = [int(v) for v in values if v is not None]
+    if values[0] is None:
+        return None
+    if signed:  # the VR follows Pixel Representation; files often say US
+        whole = [v - (1 << bits_allocated) if v >= 1 << (bits_allocated - 1) else v for v in whole]
+    return min(whole), max(whole)
+
+
+def _aspect(flat: dict[str, Any]) -> float:
+    """Height over width of a pixel (PS3.3 C.7.6.3.1.7; spacings are row, then column: 10.7.1.3)."""
+    for keyword in ("PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
+        numbers = _numbers(flat.get(keyword))
+        if len(numbers) == 2 and min(numbers) > 0:
+            ratio = numbers[0] / numbers[1]
+            return ratio if 1 / _MAX_ASPECT <= ratio <= _MAX_ASPECT else 1.0
+    return 1.0

@@ -1,0 +1,52 @@
+"""The worker's commands; the gateway's `countersign` hands its share of them on to this.
+
+Knows options and how an error is said on a terminal. Does not know torch until a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from record.errors import CountersignError
+from record.settings import WorkerSettings, load
+
+
+@click.group()
+def cli() -> None:
+    """Read studies with a medical vision-language model."""
+
+
+@cli.command()
+def cpu() -> None:
+    """Prepare readings: select, decode and render pictures (prefork)."""
+    _run("cpu")
+
+
+@cli.command()
+def gpu() -> None:
+    """Draft readings: one engine, shared by several threads."""
+    _run("gpu")
+
+
+def _run(kind: str) -> None:
+    from worker.tasks import run
+
+    sys.exit(run(kind, load(WorkerSettings)))
+
+
+def _add_phantoms() -> None:
+    from worker.phantom.cli import phantoms
+
+    cli.add_command(phantoms)
+
+
+def main() -> None:
+    """The door of the process: an expected error is a sentence, not a traceback."""
+    _add_phantoms()
+    try:
+        cli(prog_name="countersign")
+    except CountersignError as error:
+        click.echo(f"countersign: {error.message}", err=True)
+        sys.exit(1)

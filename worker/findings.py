@@ -1,0 +1,205 @@
+"""The model's text → findings: sections of sentences, with what is odd about them named.
+
+Knows headings, sentences and the marks of a model gone astray. Does not know whether a sentence is true. Model output
+is untrusted: it becomes plain lines, capped, without control characters and without our own draft banner.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from record.body import Body, Origin, Section, SectionCode, Sentence
+from record.errors import InvalidRequest, UnusableFindings
+from record.states import ReasonCode
+from worker.protocols import Protocol
+
+MAX_CHARACTERS = 20_000
+MAX_SENTENCES = 200
+MAX_SENTENCE_CHARACTERS = 1_000
+
+_HEADINGS = {
+    SectionCode.EXAM: ("examination", "exam", "study", "检查项目"),
+    SectionCode.CLINICAL_INFORMATION: ("clinical information", "clinical history", "indication", "history", "临床信息"),
+    SectionCode.TECHNIQUE: ("technique", "检查技术"),
+    SectionCode.COMPARISON: ("comparison", "comparisons", "比较"),
+    SectionCode.FINDINGS: ("findings", "finding", "影像所见", "检查所见", "所见", "影像表现"),
+    SectionCode.IMPRESSION: (
+        *("impression", "impressions", "conclusion", "conclusions", "summary", "opinion", "assessment"),
+        *("诊断意见", "诊断印象", "印象", "结论"),
+    ),
+    SectionCode.RECOMMENDATIONS: ("recommendations", "recommendation", "建议"),
+}
+_CODES = {word: code for code, words in _HEADINGS.items() for word in words}
+_WORDS = "|".join(sorted(map(re.escape, _CODES), key=len, reverse=True))
+_HEADING = re.compile(  # at a line's beginning, marked up or not, or within a line after a sentence's end
+    rf"(?:^[ \t#>*_\-\d.)]*|(?<=[.!?。;])\s+[*_]*)({_WORDS})[*_ \t]*(?:[:：][*_]*|(?=\s*$))",
+    re.IGNORECASE | re.MULTILINE,
+)
+_BANNER = re.compile(r"AI\s+DRAFT(?:\s*[-–—:]*\s*NOT\s+REVIEWED)?", re.IGNORECASE)
+_BULLET = re.compile(r"^\s*(?:[-*•·–]+|\(?\d{1,2}[.)])\s+")
+_EMPHASIS = re.compile(r"\*\*|__|`+|^#+\s*")
+_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？；])\s*")
+_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|approx|ca|cf|dr|no|nos|vs|fig|st|resp|incl|[A-Z])\.$", re.IGNORECASE)
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_CJK = re.compile(r"[\u3400-\u9fff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """Something a reviewer should know: of a sentence, or (without one) of the whole draft."""
+
+    name: str
+    sentence: str | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is accepted of an answer; the flags of sentences stand in the sentences as well."""
+
+    sections: tuple[Section, ...]
+    flags: tuple[Flag, ...] = ()
+    language: str = "en"
+
+    def sentences(self) -> Iterator[tuple[SectionCode, Sentence]]:
+        """Every sentence with its section, in order."""
+        for section in self.sections:
+            for sentence in section.sentences:
+                yield section.code, sentence
+
+
+def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Findings:
+    """Read an answer.
+
+    Headings may be marked up, in any order, in one line or several; text before the first one belongs to findings.
+
+    Raises
+    ------
+    UnusableFindings
+        The answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
+        protocol requires them.
+    """
+    plain = _plain(text[: 4 * MAX_CHARACTERS])
+    cut = len(plain) > MAX_CHARACTERS
+    _refuse_noise(plain[:MAX_CHARACTERS])
+    found, headed = _sections(plain[:MAX_CHARACTERS])
+    if protocol.headings_required and not headed:
+        raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
+    sections, flags, number = [], [], 0
+    for code in SectionCode:
+        sentences: list[Sentence] = []
+        for line, was_cut in _sentences(found.get(code, [])):
+            number += 1
+            if number > MAX_SENTENCES:
+                cut = True
+                break
+            sentence_id = f"{code.value}-m{len(sentences) + 1}"
+            if was_cut:
+                flags.append(Flag("cut_short", sentence_id))
+            sentences.append(
+                Sentence(
+                    id=sentence_id,
+                    text=line,
+                    origin=Origin.MACHINE,
+                    pictures=tuple(dict.fromkeys(picture_digests)),
+                    flags=("cut_short",) if was_cut else (),
+                )
+            )
+        if sentences:
+            sections.append(Section(code, tuple(sentences)))
+    if not sections:
+        raise _unusable("The answer has no sentence.", "empty")
+    if cut:
+        flags.append(Flag("cut_short"))
+    if not headed:
+        flags.append(Flag("no_headings"))
+    findings = Findings(tuple(sections), tuple(flags), "zh" if _mostly_cjk(plain) else "en")
+    to_body(findings)  # what the record would refuse is refused here
+    return findings
+
+
+def to_body(findings: Findings) -> Body:
+    """The body of the draft.
+
+    Raises
+    ------
+    UnusableFindings
+        The record takes no such body.
+    """
+    try:
+        return Body(sections=findings.sections, language=findings.language)
+    except InvalidRequest:
+        raise _unusable("The answer holds what no report may hold.", "body") from None
+
+
+def _plain(text: str) -> str:
+    """Newlines kept, everything else that steers a terminal, a parser or the eye taken out."""
+    composed = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
+    composed = re.sub("[\u2028\u2029\v\f\x85]", "\n", composed)
+    kept = "".join(
+        c if c == "\n" or unicodedata.category(c)[0] not in "CZ" else (" " if c == "\t" or c.isspace() else "")
+        for c in composed
+    )
+    while (without := _BANNER.sub("", kept)) != kept:  # what closes up behind one may be another
+        kept = without
+    return kept.strip()
+
+
+def _refuse_noise(plain: str) -> None:
+    tokens = _TOKEN.findall(plain.lower())
+    words = [t for t in tokens if any(c.isalpha() for c in t)]
+    if not words:
+        raise _unusable("The answer has no words.", "empty")
+    distinct = len(set(words)) if not _CJK.search(plain) else len(set(plain))
+    if len(tokens) >= 8 and distinct <= 2:
+        raise _unusable("The answer repeats one word.", "repetition")
+    lines = [" ".join(s.lower().split()) for s, _ in _sentences(plain.split("\n"))]
+    repeated = Counter(lines).most_common(1)[0][1] if lines else 0
+    if repeated >= 5 and repeated * 2 > len(lines):
+        raise _unusable("The answer repeats one sentence.", "repetition")
+
+
+def _sections(plain: str) -> tuple[dict[SectionCode, list[str]], bool]:
+    """Lines by section, and whether there was any heading."""
+    found: dict[SectionCode, list[str]] = {}
+    headings = list(_HEADING.finditer(plain))
+    ends = [*(h.start() for h in headings), len(plain)]
+    preface = plain[: ends[0]]
+    if preface.strip():
+        found[SectionCode.FINDINGS] = preface.split("\n")
+    for heading, end in zip(headings, ends[1:], strict=True):
+        code = _CODES[heading.group(1).lower()]
+        found.setdefault(code, []).extend(plain[heading.end() : end].split("\n"))
+    return found, bool(headings)
+
+
+def _sentences(lines: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """Sentences of lines, with whether one was cut."""
+    for line in lines:
+        rest = _EMPHASIS.sub("", _BULLET.sub("", line)).strip()
+        pending = ""
+        for part in _SENTENCE_END.split(rest):
+            pending = f"{pending} {part}".strip() if pending else part.strip()
+            if pending and not _ABBREVIATION.search(pending):
+                yield from _capped(pending)
+                pending = ""
+        if pending:
+            yield from _capped(pending)
+
+
+def _capped(sentence: str) -> Iterator[tuple[str, bool]]:
+    words = " ".join(sentence.split())
+    if any(c.isalnum() for c in words):
+        yield words[:MAX_SENTENCE_CHARACTERS].rstrip(), len(words) > MAX_SENTENCE_CHARACTERS
+
+
+def _mostly_cjk(plain: str) -> bool:
+    return 3 * len(_CJK.findall(plain)) > len(plain)
+
+
+def _unusable(message: str, cause: str) -> UnusableFindings:
+    return UnusableFindings(message, reason_code=ReasonCode.UNUSABLE_FINDINGS, cause=cause)

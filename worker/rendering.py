@@ -1,0 +1,256 @@
+"""Frame → picture: stored values become the 8-bit RGB that model and physician are shown.
+
+Knows the grey scale pipeline of PS3.3 C.11 and PS3.4 N.2 in its order: stored sample, modality transform, VOI transform,
+presentation shape, 8 bits; colour and palettes apart (PS3.3 C.7.6.3.1.2); square pixels last. Pure functions: does not
+read files, decode streams or choose frames. Every step taken is written into the transform, the picture's provenance.
+
+Not done, on purpose: overlays (60xx), ICC profiles, supplemental palettes, rotation by Patient Orientation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from record.errors import InvalidRequest, UnsupportedInstance
+from record.states import ReasonCode
+from worker.attributes import FrameAttributes, Window
+
+NAMED_WINDOWS: Mapping[str, tuple[float, float]] = {
+    "soft_tissue": (40.0, 400.0),
+    "lung": (-600.0, 1500.0),
+    "bone": (400.0, 1800.0),
+    "brain": (40.0, 80.0),
+}
+"""Centre and width in Hounsfield units."""
+LARGEST_SIDE = 16_384
+"""Pixels; no picture is larger, however it is asked for."""
+_TABLE_SIZE = 1 << 17
+"""Whole values spread over fewer steps than this are rendered through a table: exact, and a byte a pixel."""
+_BLANK_DEVIATION = 1.0
+_GREY = ("MONOCHROME1", "MONOCHROME2")
+_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rendering:
+    """One picture.
+
+    Attributes
+    ----------
+    pixels
+        uint8 (H, W, 3).
+    transform
+        Plain values, fit for JSON.
+    blank
+        The grey levels deviate by less than one level: nothing can be seen on it.
+    """
+
+    pixels: NDArray[np.uint8]
+    transform: dict[str, Any]
+    blank: bool
+
+
+def named_window(name: str) -> Window:
+    """Return the window of a name.
+
+    Raises
+    ------
+    InvalidRequest
+        There is no such window.
+    """
+    if name not in NAMED_WINDOWS:
+        raise InvalidRequest("There is no window of this name: " + ", ".join(NAMED_WINDOWS) + ".")
+    center, width = NAMED_WINDOWS[name]
+    return Window(center, width, source=f"named:{name}")
+
+
+def render(
+    frame: Array,
+    attributes: FrameAttributes,
+    *,
+    window: Window | None = None,
+    max_side: int | None = None,
+    native: bool = True,
+) -> Rendering:
+    """Render one decoded frame.
+
+    Parameters
+    ----------
+    frame
+        Stored values, (rows, columns) or (rows, columns, 3); three samples are RGB already.
+    window
+        Takes the place of the file's own VOI transform; colour is never windowed.
+    max_side
+        Pixels of the longer side; larger pictures are reduced, smaller ones are left.
+    native
+        The values lay uncompressed in the file, so bits beside the sample are still in them.
+
+    Raises
+    ------
+    UnsupportedInstance
+        A colour model that is not rendered.
+    """
+    model = attributes.photometric_interpretation
+    if model == "PALETTE COLOR" and frame.ndim == 2:
+        levels, steps = _palette(frame, attributes)
+    elif model in _COLOUR and frame.ndim == 3 and frame.shape[2] == 3:
+        levels, steps = _colour(frame, attributes)
+    elif model in _GREY and frame.ndim == 2:
+        levels, steps = _grey(_samples(frame, attributes, native=native), attributes, window)
+    else:
+        message = "Pictures are rendered from MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB and YBR_FULL only."
+        raise UnsupportedInstance(message, reason_code=ReasonCode.UNSUPPORTED, cause="photometric_interpretation")
+    steps = {
+        "photometric_interpretation": model,
+        "source_height": frame.shape[0],
+        "source_width": frame.shape[1],
+        "bits_stored": attributes.bits_stored,
+        **steps,
+    }
+    levels, steps["resize"] = _square(levels, attributes.aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
+    pixels = levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)  # (H, W, 3)
+    return Rendering(np.ascontiguousarray(pixels), steps, _deviation(levels) < _BLANK_DEVIATION)
+
+
+def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Array:
+    """The sample alone: High Bit honoured, overlay bits dropped, sign extended (PS3.5 8.1.1)."""
+    allocated, stored = attributes.bits_allocated, attributes.bits_stored
+    if not native or frame.dtype.kind not in "iu" or (stored == allocated and not attributes.shift):
+        return frame
+    bits = frame.astype(np.int64) & ((1 << allocated) - 1)  # (rows, columns)
+    bits = (bits >> attributes.shift) & ((1 << stored) - 1)
+    return np.where(bits >= 1 << (stored - 1), bits - (1 << stored), bits) if attributes.signed else bits
+
+
+def _grey(
+    stored: Array, attributes: FrameAttributes, window: Window | None
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Grey levels of stored samples, uint8 (rows, columns), and the steps taken."""
+    whole = stored.dtype.kind in "iu"
+    low = int(stored.min()) if whole else 0
+    tabled = whole and int(stored.max()) - low < _TABLE_SIZE
+    if tabled:
+        index = stored.astype(np.int64) - low  # (rows, columns)
+        present = np.bincount(index.ravel()) > 0  # (N,)
+        domain = np.arange(low, low + len(present))  # (N,)
+    else:
+        domain = stored  # (rows, columns)
+        present = np.isfinite(stored)
+    seen = present & ~_is_padding(domain, attributes.padding)
+    values, modality = _modality(domain, attributes)
+    unit, voi = _voi(values, attributes, window, seen if seen.any() else present)
+    inverted = attributes.presentation_lut_shape == "INVERSE" or (
+        attributes.presentation_lut_shape == "" and attributes.photometric_interpretation == "MONOCHROME1"
+    )  # one or the other, never both (PS3.3 C.11.6, C.7.6.3.1.2)
+    levels = np.rint((1.0 - unit if inverted else unit) * 255).astype(np.uint8)  # as domain
+    steps = {
+        "modality": modality,
+        "voi": voi,
+        "inverted": inverted,
+        "padding": list(attributes.padding) if attributes.padding else None,
+        "shift": attributes.shift,
+    }
+    return (levels[index] if tabled else levels), steps
+
+
+def _is_padding(stored: Array, padding: tuple[int, int] | None) -> NDArray[np.bool_]:
+    if padding is None:
+        return np.zeros(stored.shape, dtype=bool)  # as stored
+    return (stored >= padding[0]) & (stored <= padding[1])
+
+
+def _modality(stored: Array, attributes: FrameAttributes) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Stored values to modality values, Hounsfield units for instance (PS3.3 C.11.1)."""
+    if attributes.modality_lut is not None:
+        return attributes.modality_lut(stored).astype(np.float64), {"kind": "lut"}
+    if attributes.rescale is not None:
+        slope, intercept = attributes.rescale
+        return stored * slope + intercept, {"kind": "rescale", "slope": slope, "intercept": intercept}
+    return stored.astype(np.float64), {"kind": "identity"}
+
+
+def _voi(
+    values: NDArray[np.float64], attributes: FrameAttributes, window: Window | None, seen: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """Modality values to 0..1 (PS3.3 C.11.2); `seen` marks the values that the picture really has."""
+    if window is None and attributes.voi_lut is not None:
+        top = 2.0**attributes.voi_lut.bits - 1
+        return np.clip(attributes.voi_lut(values) / top, 0, 1), {"kind": "lut", "source": "file"}
+    if window is None and attributes.windows:
+        window = attributes.windows[0]
+    if window is None and attributes.modality == "CT" and attributes.rescale is not None:
+        window = named_window("soft_tissue")
+    if window is not None:
+        return window_values(values, window), {"kind": window.function.lower(), **asdict(window)}
+    low, high = (float(f(values[seen])) if seen.any() else 0.0 for f in (np.min, np.max))
+    record = {"kind": "min_max", "source": "frame", "low": low, "high": high}
+    if high <= low:
+        return np.zeros(values.shape), record  # as values
+    return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1)), record
+
+
+def window_values(values: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
+    """Apply a window.
+
+    Parameters
+    ----------
+    values
+        Modality values, any shape.
+
+    Returns
+    -------
+    NDArray
+        0 (black) to 1, as `values`: LINEAR by PS3.3 C.11.2.1.2.1, LINEAR_EXACT by C.11.2.1.3.2, SIGMOID by C.11.2.1.3.1.
+    """
+    center, width = window.center, window.width
+    if window.function == "SIGMOID":
+        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (np.nan_to_num(values) - center) / width, -700, 700)))
+    if window.function == "LINEAR_EXACT":
+        return np.nan_to_num(np.clip((values - center) / width + 0.5, 0, 1))
+    if width <= 1:
+        return (values > center - 0.5).astype(np.float64)
+    return np.nan_to_num(np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1))
+
+
+def _colour(frame: Array, attributes: FrameAttributes) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    spare = max(attributes.bits_stored - 8, 0)
+    return (frame >> spare).astype(np.uint8), {"colour": {"kind": "rgb", "dropped_bits": spare}}
+
+
+def _palette(frame: Array, attributes: FrameAttributes) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    if attributes.palette is None:
+        message = "A PALETTE COLOR frame without a palette cannot be shown."
+        raise UnsupportedInstance(message, reason_code=ReasonCode.UNSUPPORTED, cause="palette")
+    colours, first_mapped = attributes.palette
+    index = np.clip(frame.astype(np.int64) - first_mapped, 0, len(colours) - 1)  # (rows, columns)
+    return colours[index], {"colour": {"kind": "palette", "entries": len(colours)}}
+
+
+def _square(levels: NDArray[np.uint8], aspect: float, max_side: int) -> tuple[NDArray[np.uint8], dict[str, Any] | None]:
+    """Make pixels square by enlarging the coarser direction, then bring the longer side within bounds, in one step."""
+    height, width = float(levels.shape[0]), float(levels.shape[1])
+    if abs(aspect - 1) > 0.01:
+        height, width = (height * aspect, width) if aspect > 1 else (height, width / aspect)
+    scale = min(1.0, max_side / max(height, width))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if size == (levels.shape[1], levels.shape[0]):
+        return levels, None
+    resized = Image.fromarray(levels).resize(size, Image.Resampling.LANCZOS)
+    record = {"height": size[1], "width": size[0], "filter": "lanczos", "aspect": aspect}
+    return np.asarray(resized), record
+
+
+def _deviation(levels: NDArray[np.uint8]) -> float:
+    """Standard deviation of the grey levels, over all channels."""
+    counts = np.bincount(levels.ravel(), minlength=256)  # (256,)
+    grey = np.arange(256)  # (256,)
+    mean = (counts * grey).sum() / counts.sum()
+    return float(np.sqrt((counts * (grey - mean) ** 2).sum() / counts.sum()))
