@@ -305,4 +305,5 @@ def sha256(text: str) -> str:
 def _string(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
+    value.encode()  # a lone surrogate, which JSON can spell, is no text: UnicodeEncodeError is a ValueError
     return value

@@ -6,11 +6,14 @@ doubling or delaying it is harmless. Never raises because Redis is away, and nev
 
 from __future__ import annotations
 
-from celery import Celery
-from kombu.exceptions import OperationalError
+from typing import TYPE_CHECKING
+
 from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import RedisError
+
+if TYPE_CHECKING:  # half a second that only those who ring need to spend
+    from celery import Celery
 
 CPU, GPU = "wake.cpu", "wake.gpu"
 TASKS = {CPU: "wake.cpu", GPU: "wake.gpu"}
@@ -22,6 +25,8 @@ def celery_app(redis_url: SecretStr | str | None) -> Celery:
     The broker's messages are wake-ups, so they are acknowledged early and never retried; without `socket_timeout` a
     dead connection would block a worker for ever, and without `max_retries=0` a closed port would block a sender.
     """
+    from celery import Celery
+
     url = redis_url.get_secret_value() if isinstance(redis_url, SecretStr) else redis_url
     app = Celery("countersign", broker=url or "redis://127.0.0.1:1/0", set_as_current=False)
     app.conf.update(
@@ -54,7 +59,8 @@ class Bell:
     """Rings for work. One a process; made after a fork."""
 
     def __init__(self, redis_url: SecretStr | None) -> None:
-        self._app = celery_app(redis_url) if redis_url else None
+        self._redis_url = redis_url
+        self._app: Celery | None = None
         self._redis = (
             Redis.from_url(redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=1, retry=None)
             if redis_url
@@ -63,8 +69,11 @@ class Bell:
 
     def top_up(self, queue: str, claimable: int) -> int | None:
         """At least one wake-up per claimable reading; returns how many lay there, or None while Redis is away."""
-        if self._redis is None or self._app is None:
+        if self._redis is None or self._redis_url is None:
             return None
+        from kombu.exceptions import OperationalError
+
+        self._app = self._app or celery_app(self._redis_url)
         try:
             depth = int(self._redis.llen(queue))
             for _ in range(claimable - depth):

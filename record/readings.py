@@ -427,15 +427,27 @@ def retry(session: Session, reading_id: uuid.UUID, *, by: Principal) -> None:
     _touch_study(session, reading.study_id)
 
 
-def rebind(session: Session, served: Sequence[str]) -> int:
-    """Prepared readings whose model nobody is configured to serve any more go back to be bound anew."""
+def rebind(session: Session, *, after_s: float = 60.0) -> int:
+    """Prepared readings bound to a model that no living worker serves or binds to go back, to be bound anew.
+
+    Nothing happens while no cpu worker is seen: then nobody could bind them.
+    """
     _ask(ReadingState.PREPARED, ReadingState.QUEUED)
+    lately = Worker.seen_at > func.now() - _seconds(after_s)
+    models = select(Worker.model).where(lately, Worker.model.is_not(None))
+    binders = select(Worker.owner).where(lately, Worker.kind == "cpu").exists()
     return len(
         session.scalars(
             update(Reading)
-            .where(Reading.state == ReadingState.PREPARED, Reading.model.not_in(served))
-            .values(state=ReadingState.QUEUED, updated_at=func.now())
+            .where(
+                Reading.state == ReadingState.PREPARED,
+                Reading.prepared_at < func.now() - _seconds(after_s),
+                Reading.model.not_in(models),
+                binders,
+            )
+            .values(state=ReadingState.QUEUED, model=None, updated_at=func.now())
             .returning(Reading.id)
+            .execution_options(synchronize_session=False)
         ).all()
     )
 

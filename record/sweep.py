@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from record import audit, log, readings, studies
 from record.db import connect, is_away, transaction
-from record.models import Reading, StoreDeletion, Worker
+from record.models import Reading, StoreDeletion
 from record.queue import CPU, GPU, Bell
 from record.settings import Sweeping, SweepSettings
 from record.states import ReadingState
@@ -80,6 +80,7 @@ def _take_back(sweep: Sweep) -> None:
         taken = readings.take_back_leases(
             session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
         )
+        readings.rebind(session)
     if taken:
         _logger.warning("leases_taken_back", count=taken)
 
@@ -129,15 +130,6 @@ def _delete(sweep: Sweep) -> None:
         for row in session.scalars(select(StoreDeletion).limit(200).with_for_update(skip_locked=True)).all():
             sweep.store.delete(Kind(row.kind), row.key)
             session.delete(row)
-
-
-def workers_seen(session: Session, within_s: float) -> list[Worker]:
-    """Workers that reported lately."""
-    return list(
-        session.scalars(
-            select(Worker).where(Worker.seen_at > text("now() - make_interval(secs => :s)").bindparams(s=within_s))
-        )
-    )
 
 
 def main(settings: SweepSettings) -> int:

@@ -218,7 +218,7 @@ def admit_phantoms(
     return uids
 
 
-def _now(engine: Engine):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _now(engine: Engine):  # type: ignore[no-untyped-def]
     with engine.connect() as connection:
         return connection.execute(text("SELECT now()")).scalar_one()
 

@@ -89,7 +89,8 @@ def drafted(session: Session, study: Study, body: Body | None = None) -> Report 
     """Take the study's reading through its life, as the workers would, and open its report."""
     body = body or draft_body()
     claim = readings.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
-    assert claim is not None and claim.study_id == study.id
+    assert claim is not None
+    assert claim.study_id == study.id
     readings.finish_prepare(
         session,
         claim,

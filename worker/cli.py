@@ -37,9 +37,10 @@ def _run(kind: str) -> None:
 
 
 def _add_phantoms() -> None:
-    from worker.phantom.cli import phantoms
+    from worker.phantom.cli import phantoms, train_phantom
 
     cli.add_command(phantoms)
+    cli.add_command(train_phantom)
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class Work(Protocol):
         """Identity of what works here, for the table of workers."""
 
     def model(self) -> str | None:
-        """The model that is served here, if any."""
+        """The model that is served here, or that readings are bound to here."""
 
     def claim(self, session: Session, owner: str, *, clean_only: bool) -> Claim | None:
         """Claim the best reading, or None; with `clean_only`, none that failed before."""

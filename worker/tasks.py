@@ -44,7 +44,7 @@ from record.settings import WorkerSettings
 from record.states import ReasonCode
 from record.store import Store
 from worker import reading
-from worker.desk import Desk, Held
+from worker.desk import EXIT_WEDGED, Desk, Held
 from worker.engines import Engine, open_engine
 
 _logger = structlog.get_logger()
@@ -77,8 +77,8 @@ class Preparing:
         return {}
 
     def model(self) -> str | None:
-        """The cpu worker serves no model."""
-        return None
+        """The model that readings are bound to here."""
+        return self._settings.model
 
     def claim(self, session: Session, owner: str, *, clean_only: bool) -> Claim | None:
         """The best queued reading."""
@@ -212,7 +212,7 @@ def _to_an_end(desk: Desk, held: Held, work: Callable[[], None]) -> None:
         work()
         return
     except Exception as error:  # noqa: BLE001  # the door of a reading: a poison study must fail alone, and be seen
-        end = _end_for(desk, held, error)
+        cause, end = error, _end_for(desk, held, error)
     if end is None:
         return
     try:
@@ -220,6 +220,9 @@ def _to_an_end(desk: Desk, held: Held, work: Callable[[], None]) -> None:
     except SQLAlchemyError:
         _logger.exception("reading_end_unwritten", reading_id=str(held.claim.reading_id))
         # nothing can be written: the lease runs out by itself, and the sweep takes the reading back
+    if isinstance(cause, EngineUnavailable) and cause.facts.get("reason") == "broken":
+        _logger.critical("engine_broken", hint="exit for a restart")
+        os._exit(EXIT_WEDGED)
 
 
 def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], object] | None:

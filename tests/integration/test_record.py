@@ -241,9 +241,7 @@ def test_new_images_stop_a_signature_until_a_reason_is_given(session: Session) -
     with pytest.raises(NewImages):
         reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=evidence, reasons={})
     with pytest.raises(NewImages):
-        reports.sign(
-            session, report.id, by=doctor, seen=1, shown=1, proof=evidence, reasons={Guard.NEW_IMAGES: "  "}
-        )
+        reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=evidence, reasons={Guard.NEW_IMAGES: "  "})
     signature = reports.sign(
         session, report.id, by=doctor, seen=1, shown=1, proof=evidence, reasons={Guard.NEW_IMAGES: "same view"}
     )
@@ -325,3 +323,26 @@ def test_programs_and_even_the_owner_cannot_change_history(
     owner.dispose()
     with pytest.raises(DBAPIError), transaction(engine) as session:
         session.execute(sql)
+
+
+def test_readings_bound_to_a_model_that_is_gone_are_bound_anew(session: Session) -> None:
+    closed(session, [arrival(uid())])
+    claim = readings.claim_prepare(session, "one", 30, max_prepared=64, model="old")
+    readings.finish_prepare(
+        session,
+        claim,
+        protocol="p",
+        protocol_version="1",
+        protocol_digest="d",
+        model="old",
+        pictures=[],
+        omitted=[],
+    )
+    session.commit()
+    assert readings.rebind(session, after_s=0) == 0, "nobody is there who could bind it"
+    readings.report_worker(session, "w", "cpu", model="new", slots=1, identity={})
+    session.commit()
+    assert readings.rebind(session, after_s=60) == 0, "it was prepared just now"
+    session.execute(text("UPDATE readings SET prepared_at = now() - interval '2 minutes'"))
+    assert readings.rebind(session, after_s=60) == 1
+    assert count(session, "readings", "state = 'queued' AND model IS NULL") == 1

@@ -1,0 +1,37 @@
+# One line a target; `make help` lists them. ARGS reaches the command: make demo ARGS=--once, make test ARGS=--all.
+SHELL := /bin/bash
+PY ?= python3
+BIN := .venv/bin
+UV := .cache/boot/bin/uv
+ARGS ?=
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint fmt lock
+
+help: ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: ## install what is needed into .venv (nothing to do: 0.1 s)
+	@$(PY) scripts/bootstrap.py
+
+demo: setup ## the whole line with three phantom studies, until Ctrl-C (ARGS=--once: sign one and end)
+	@$(BIN)/countersign demo $(ARGS)
+
+up: setup ## every part for good, in the foreground (ARGS="--data-dir D --dicom-port 11112 …")
+	@$(BIN)/countersign up $(ARGS)
+
+test: setup ## the short form (ARGS=--all: lint, then every test; else ARGS goes to pytest)
+	@scripts/test $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import-linter
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >.cache/imports.log || { cat .cache/imports.log; exit 1; }
+
+fmt: setup ## let ruff put the code in order
+	@$(BIN)/ruff check --quiet --fix-only . ; $(BIN)/ruff format --quiet .
+
+lock: setup ## refresh requirements/*.lock from requirements/*.in
+	@for name in base dev; do \
+	  $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	    requirements/$$name.in -o requirements/$$name.lock || exit 1; done

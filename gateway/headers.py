@@ -1,0 +1,372 @@
+"""From the bytes of a data set to an `InstanceHeader`, within limits that hold whatever the bytes are.
+
+Knows the encodings of PS3.5 (section 7: elements, sequences, delimiters) as far as it takes to step over them: one
+loop, no recursion, every length checked against the bytes that are there. Pixels are never touched, deflated data is
+refused, and values are capped and freed of control characters before anybody sees them. Does not know files, spools
+or what the header is used for; nested functional groups of enhanced objects are left to whoever decodes frames.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import charset
+from pydicom.charset import decode_bytes
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+
+from record.errors import InvalidInstance, UnsupportedInstance
+from record.instances import InstanceHeader
+
+Buffer = bytes | bytearray | memoryview
+"""An `mmap` is wrapped in a memoryview first."""
+
+UID = re.compile(r"[0-9.]{1,64}")
+"""What we take as a UID. Real devices send leading zeros in components (PS3.5 section 9.1 forbids them)."""
+DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+"""Data sets that must be inflated before they can be read: a bomb of 0.4 MB costs 800 MB. PS3.5 sections A.5, A.7."""
+IMPLICIT = "1.2.840.10008.1.2"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+
+MAX_DEPTH = 32
+MAX_ELEMENTS = 1_000_000
+MAX_TEXT = 256
+MAX_NAME = 324  # five components of three representations, PS3.5 section 6.2
+MAX_VALUES = 16
+_MAX_RAW = 4096
+_INTEGER = 2**31 - 1
+
+_UNDEFINED = 0xFFFFFFFF
+_ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SHORT = frozenset(
+    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
+    | {b"ST", b"TM", b"UI", b"UL", b"US"}
+)
+_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+
+SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_CHARACTER_SET, _TITLE, _CODE_VALUE = 0x00080005, 0x0040A043, 0x00080100
+_TEXTS: Mapping[str, int] = {
+    "patient_id": 0x00100020,
+    "issuer_of_patient_id": 0x00100021,
+    "patient_name": 0x00100010,
+    "patient_birth_date": 0x00100030,
+    "patient_sex": 0x00100040,
+    "patient_age": 0x00101010,
+    "accession_number": 0x00080050,
+    "study_date": 0x00080020,
+    "study_time": 0x00080030,
+    "timezone_offset_from_utc": 0x00080201,
+    "study_description": 0x00081030,
+    "referring_physician_name": 0x00080090,
+    "modality": 0x00080060,
+    "series_description": 0x0008103E,
+    "body_part_examined": 0x00180015,
+    "protocol_name": 0x00181030,
+    "laterality": 0x00200060,
+    "photometric_interpretation": 0x00280004,
+    "view_position": 0x00185101,
+    "image_laterality": 0x00200062,
+    "presentation_intent_type": 0x00080068,
+    "burned_in_annotation": 0x00280301,
+    "contrast_bolus_agent": 0x00180010,
+}
+_NAMES = frozenset({"patient_name", "referring_physician_name"})
+_LISTS: Mapping[str, int] = {"image_type": 0x00080008, "patient_orientation": 0x00200020}
+_NUMBERS: Mapping[str, int] = {"series_number": 0x00200011, "instance_number": 0x00200013}
+_SHORTS: Mapping[str, int] = {
+    "rows": 0x00280010,
+    "columns": 0x00280011,
+    "samples_per_pixel": 0x00280002,
+    "bits_allocated": 0x00280100,
+}
+_DECIMALS: Mapping[str, tuple[int, int]] = {  # tag, number of values
+    "image_position_patient": (0x00200032, 3),
+    "image_orientation_patient": (0x00200037, 6),
+    "pixel_spacing": (0x00280030, 2),
+}
+_FRAMES = 0x00280008
+_WANTED = frozenset(
+    {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, _CHARACTER_SET, _TITLE, _FRAMES}
+    | set(_TEXTS.values())
+    | set(_LISTS.values())
+    | set(_NUMBERS.values())
+    | set(_SHORTS.values())
+    | {tag for tag, _ in _DECIMALS.values()}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """Where the value of one top-level element lies; `length` of encapsulated pixels is what the buffer still holds."""
+
+    tag: int
+    vr: bytes
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The four UIDs every instance must have (PS3.3, section C.12.1 and the modules above it); empty where absent."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    explicit: bool
+    order: str  # of struct: "<" or ">"
+
+
+def read_identity(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Identity:
+    """The instance's four UIDs, from as few bytes as it takes.
+
+    Raises
+    ------
+    InvalidInstance
+        The bytes cannot be followed to the end of group 0020; more of them may help.
+    """
+    found: dict[int, bytes] = {}
+    for element in walk(buffer, transfer_syntax_uid, start):
+        if element.tag > SERIES:
+            break
+        if element.tag in {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES}:
+            found[element.tag] = bytes(buffer[element.start : element.start + min(element.length, _MAX_RAW)])
+    return Identity(*(_uid(found, tag) for tag in (SOP_CLASS, SOP_INSTANCE, STUDY, SERIES)))
+
+
+def check(identity: Identity) -> None:
+    """Refuse an instance that cannot be filed: a missing or malformed UID.
+
+    Raises
+    ------
+    InvalidInstance
+        With the fact `reason_code`, which names the attribute.
+    """
+    for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid"):
+        value = getattr(identity, name)
+        if not UID.fullmatch(value):
+            reason = f"{'malformed' if value else 'missing'}_{name}"
+            raise InvalidInstance(f"The data set has no usable {name}.", reason_code=reason)
+
+
+def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> InstanceHeader:
+    """The header of one instance. What follows a broken element is unknown, what stands before it is kept.
+
+    Where the walk fails before it meets pixels, an instance with Rows and Columns counts as one that has pixels: it
+    must end as *not analysed*, never silently as one without images.
+
+    Raises
+    ------
+    InvalidInstance
+        One of the four UIDs is missing or malformed.
+    UnsupportedInstance
+        The data set is deflated.
+    """
+    found: dict[int, bytes] = {}
+    has_pixels, broken = False, None
+    try:
+        for element in walk(buffer, transfer_syntax_uid, start):
+            if element.tag in _PIXELS:
+                has_pixels = has_pixels or element.length > 0
+            elif element.tag == _TITLE:
+                found[_TITLE] = _code_value(buffer, element, transfer_syntax_uid, start)
+            elif element.tag in _WANTED:
+                found[element.tag] = bytes(buffer[element.start : element.start + min(element.length, _MAX_RAW)])
+    except UnsupportedInstance:
+        raise
+    except InvalidInstance as error:
+        broken = error
+    identity = Identity(*(_uid(found, tag) for tag in (SOP_CLASS, SOP_INSTANCE, STUDY, SERIES)))
+    if broken and not (identity.study_instance_uid and identity.series_instance_uid):
+        raise broken  # it ended before they could come
+    check(identity)
+    order = ">" if transfer_syntax_uid == BIG_ENDIAN else "<"
+    shorts = {name: _short(found.get(tag, b""), order) for name, tag in _SHORTS.items()}
+    if broken and shorts["rows"] and shorts["columns"]:
+        has_pixels = True
+    encodings = _encodings(found.get(_CHARACTER_SET, b""))
+    frames = _integer(found.get(_FRAMES, b""))
+    values: dict[str, Any] = dict(shorts)
+    values |= {name: _text(found.get(tag, b""), encodings, name=name in _NAMES) for name, tag in _TEXTS.items()}
+    values |= {name: _list(found.get(tag, b"")) for name, tag in _LISTS.items()}
+    values |= {name: _integer(found.get(tag, b"")) for name, tag in _NUMBERS.items()}
+    values |= {name: _decimals(found.get(tag, b""), count) for name, (tag, count) in _DECIMALS.items()}
+    return InstanceHeader(
+        study_instance_uid=identity.study_instance_uid,
+        series_instance_uid=identity.series_instance_uid,
+        sop_instance_uid=identity.sop_instance_uid,
+        sop_class_uid=identity.sop_class_uid,
+        transfer_syntax_uid=transfer_syntax_uid,
+        number_of_frames=max(1, frames if frames is not None else 1),
+        has_pixels=has_pixels,
+        document_title_code=_clean(found.get(_TITLE, b"").decode("latin-1"), MAX_TEXT),
+        **values,
+    )
+
+
+def walk(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Iterator[Element]:
+    """Step over the top-level elements of a data set, up to and including the pixels.
+
+    Raises
+    ------
+    UnsupportedInstance
+        The data set is deflated.
+    InvalidInstance
+        An element does not fit into the buffer, sequences are nested too deeply, or there are too many elements.
+    """
+    if transfer_syntax_uid in DEFLATED:
+        raise UnsupportedInstance("Deflated data sets are not taken.", reason_code="deflated")
+    end = len(buffer)
+    encoding = _encoding(buffer, start, transfer_syntax_uid)
+    position, left = start, [MAX_ELEMENTS]
+    while position < end:
+        tag, vr, value, length = _head(buffer, position, end, encoding, left)
+        if tag in _PIXELS and (length == _UNDEFINED or value + length > end):
+            yield Element(tag, vr, value, end - value)  # encapsulated, or cut off in the pixels
+            return
+        if length == _UNDEFINED:
+            after = _end_of_sequence(buffer, value, end, _inside(vr, encoding), left)
+            yield Element(tag, vr, value, after - value)
+        else:
+            after = value + length
+            if after > end:
+                raise InvalidInstance("An element is longer than the data set.", reason_code="bad_length")
+            yield Element(tag, vr, value, length)
+        if tag in _PIXELS:
+            return
+        position = after
+
+
+def _encoding(buffer: Buffer, start: int, transfer_syntax_uid: str) -> _Encoding:
+    if transfer_syntax_uid == BIG_ENDIAN:
+        return _Encoding(explicit=True, order=">")
+    # Senders mix up the two little-endian forms; the bytes where a VR would stand tell which it is.
+    looks = bytes(buffer[start + 4 : start + 6])
+    return _Encoding(explicit=looks in _SHORT or looks in _LONG, order="<")
+
+
+def _inside(vr: bytes, encoding: _Encoding) -> _Encoding:
+    # PS3.5 section 6.2.2, note 4: UN of undefined length is a sequence in Implicit VR Little Endian.
+    return _Encoding(explicit=False, order="<") if vr == b"UN" else encoding
+
+
+def _head(buffer: Buffer, position: int, end: int, encoding: _Encoding, left: list[int]) -> tuple[int, bytes, int, int]:
+    """Tag, VR, start of the value, length (PS3.5 section 7.1)."""
+    left[0] -= 1
+    if left[0] < 0:
+        raise InvalidInstance("The data set has too many elements.", reason_code="too_many_elements")
+    if position + 8 > end:
+        raise InvalidInstance("The data set ends inside an element.", reason_code="truncated")
+    group, element = struct.unpack_from(encoding.order + "HH", buffer, position)
+    tag = group << 16 | element
+    if not encoding.explicit or group == 0xFFFE:
+        return tag, b"", position + 8, struct.unpack_from(encoding.order + "I", buffer, position + 4)[0]
+    vr = bytes(buffer[position + 4 : position + 6])
+    if vr in _SHORT:
+        return tag, vr, position + 8, struct.unpack_from(encoding.order + "H", buffer, position + 6)[0]
+    if vr not in _LONG:
+        raise InvalidInstance("The data set has an element of no known kind.", reason_code="bad_vr")
+    if position + 12 > end:
+        raise InvalidInstance("The data set ends inside an element.", reason_code="truncated")
+    return tag, vr, position + 12, struct.unpack_from(encoding.order + "I", buffer, position + 8)[0]
+
+
+def _end_of_sequence(buffer: Buffer, position: int, end: int, encoding: _Encoding, left: list[int]) -> int:
+    """Where a sequence of undefined length ends, its delimiter included (PS3.5 section 7.5). Iterative."""
+    stack: list[tuple[bool, _Encoding]] = [(False, encoding)]  # (inside an item?, how it is encoded)
+    while stack:
+        if len(stack) > 2 * MAX_DEPTH:  # a sequence and an item each
+            raise InvalidInstance("Sequences are nested too deeply.", reason_code="too_deep")
+        in_item, how = stack[-1]
+        tag, vr, value, length = _head(buffer, position, end, how, left)
+        if tag == (_END_OF_ITEM if in_item else _END_OF_SEQUENCE):
+            stack.pop()
+            position = value
+        elif in_item == (tag == _ITEM):
+            raise InvalidInstance("A sequence is not made of items.", reason_code="bad_sequence")
+        elif length == _UNDEFINED:
+            stack.append((not in_item, _inside(vr, how) if in_item else how))
+            position = value
+        else:
+            position = value + length
+    return position
+
+
+def _code_value(buffer: Buffer, sequence: Element, transfer_syntax_uid: str, start: int) -> bytes:
+    """Code Value of the first item of a code sequence (PS3.3 section 8.8), where it can be found."""
+    encoding = _encoding(buffer, start, transfer_syntax_uid)
+    end = sequence.start + sequence.length
+    left = [64]
+    tag, _, position, length = _head(buffer, sequence.start, end, encoding, left)
+    end = end if length == _UNDEFINED else min(end, position + length)
+    while tag == _ITEM and position < end:
+        inner, _, value, length = _head(buffer, position, end, encoding, left)
+        if inner == _CODE_VALUE and length <= end - value:
+            return bytes(buffer[value : value + min(length, MAX_TEXT)])
+        if inner in {_END_OF_ITEM, _END_OF_SEQUENCE} or length == _UNDEFINED:
+            break
+        position = value + length
+    return b""
+
+
+def _uid(found: Mapping[int, bytes], tag: int) -> str:
+    return found.get(tag, b"")[:128].decode("latin-1").strip("\0 ")
+
+
+def _encodings(declared: bytes) -> list[str]:
+    terms = [term.strip() for term in declared.decode("latin-1").strip("\0 ").split("\\")]
+    known = [term for term in terms if term in charset.python_encoding]
+    alone = [term for term in known if term in {"ISO_IR 192", "GB18030", "GBK"}]  # PS3.3 section C.12.1.1.2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they would quote a stranger's value
+        return charset.convert_encodings(alone[:1] or known or [""])
+
+
+def _text(raw: bytes, encodings: list[str], *, name: bool) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        text = decode_bytes(raw, encodings, TEXT_VR_DELIMS | PN_DELIMS if name else TEXT_VR_DELIMS)
+    return _clean(text, MAX_NAME).rstrip("=^") if name else _clean(text, MAX_TEXT)
+
+
+def _clean(text: str, limit: int) -> str:
+    """Without padding and control characters (PostgreSQL takes no NUL), without half a character, not too long."""
+    readable = "".join(c if c.isprintable() else " " for c in text.rstrip("\0 "))
+    return readable.encode("utf-8", "replace").decode("utf-8").strip()[:limit]
+
+
+def _list(raw: bytes) -> tuple[str, ...]:
+    text = raw.decode("latin-1").strip("\0 ")
+    return tuple(_clean(value, 64) for value in text.split("\\")[:MAX_VALUES]) if text else ()
+
+
+def _integer(raw: bytes) -> int | None:
+    """An IS value (PS3.5 section 6.2) that a column can hold, else nothing."""
+    try:
+        value = int(raw[:32].split(b"\\")[0].strip(b"\0 "))
+    except ValueError:
+        return None
+    return value if -_INTEGER <= value <= _INTEGER else None
+
+
+def _short(raw: bytes, order: str) -> int:
+    return int(struct.unpack_from(order + "H", raw)[0]) if len(raw) >= 2 else 0
+
+
+def _decimals(raw: bytes, count: int) -> tuple[float, ...]:
+    try:
+        values = tuple(float(value) for value in raw.strip(b"\0 ").split(b"\\"))
+    except ValueError:
+        return ()
+    return values if len(values) == count and all(map(math.isfinite, values)) else ()

@@ -1,0 +1,268 @@
+"""The indexer: spooled files become stored instances and rows, in an order that any crash may interrupt.
+
+Knows spools, the store and one verb of the record. Does not know what a new row sets going: the sweep finds that.
+
+For each file: (a) its bytes go into the store under the file's own id; (b) in batches, one transaction makes the rows;
+(c) only then is it unlinked from the spool. After a crash all three are repeated: the store leaves a key that is there
+alone, a row with the same id is this file's own, and unlinking comes last. PostgreSQL away, or a full store: everything
+waits in the spool and is tried again. A file that is not whole goes into quarantine with the reason; one that fails
+otherwise steps aside for a while. Neither holds up the others.
+"""
+
+from __future__ import annotations
+
+import mmap
+import signal
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from types import FrameType
+
+import structlog
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import DataError, SQLAlchemyError
+
+from gateway import spool
+from gateway.headers import read_header
+from gateway.spool import KnownPeer, Spool
+from record import log
+from record.admission import Arrival, admit
+from record.db import connect, is_away, transaction
+from record.errors import CountersignError, InvalidInstance, StoreFull
+from record.models import Instance, Peer, Site
+from record.settings import IndexerSettings
+from record.store import Kind, Store
+
+_logger = structlog.get_logger()
+
+PEERS_EVERY_S = 1.0
+ASIDE_S = 30.0
+"""How long a file that failed without being broken lets others pass."""
+MAX_BACKOFF_S = 10.0
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one look at the spools brought: files that got rows, and files put into quarantine."""
+
+    instances: int = 0
+    quarantined: int = 0
+
+
+class Indexer:
+    """Drains every spool below a folder that no other indexer holds."""
+
+    def __init__(self, engine: Engine, store: Store, root: Path, batch: int = 64, aside_s: float = ASIDE_S) -> None:
+        self._engine, self._store, self._root, self._batch, self._aside_s = engine, store, root, batch, aside_s
+        self._held: dict[Path, Spool] = {}
+        self._aside: dict[Path, float] = {}
+        self._unsure = True  # whether a file in the spool may have a row already: at start, and after any failure
+        self._peers_due = 0.0
+
+    def run_once(self) -> Round:
+        """Take at most one batch from each spool.
+
+        Raises
+        ------
+        SQLAlchemyError
+            PostgreSQL is away (`record.db.is_away`): nothing is lost, try again later.
+        StoreFull
+            The store has no room: likewise.
+        """
+        self._write_peers()
+        instances = quarantined = 0
+        for each in self._spools():
+            now = time.monotonic()
+            self._aside = {path: until for path, until in self._aside.items() if until > now}
+            batch = [path for path in each.waiting() if path not in self._aside][: self._batch]
+            if batch:
+                one = self._take(each, batch)
+                instances, quarantined = instances + one.instances, quarantined + one.quarantined
+        return Round(instances, quarantined)
+
+    def release(self) -> None:
+        """Let another indexer have the spools."""
+        for each in self._held.values():
+            each.release()
+        self._held = {}
+
+    def _spools(self) -> Iterator[Spool]:
+        for found in spool.find(self._root):
+            held = self._held.setdefault(found.folder, found)
+            if held.hold("indexer"):
+                yield held
+
+    def _take(self, each: Spool, paths: Sequence[Path]) -> Round:
+        unsure, self._unsure = self._unsure, True
+        if unsure:
+            paths = self._without_known(paths)
+        arrivals: dict[Path, Arrival] = {}
+        quarantined = 0
+        for path in paths:
+            try:
+                arrivals[path] = arrival_of(path)
+            except InvalidInstance as error:
+                self._quarantine(each, path, str(error.facts.get("reason_code", error.code)))
+                quarantined += 1
+                continue
+            except FileNotFoundError:
+                continue
+            self._store.put(Kind.INSTANCE, arrivals[path].instance_id.hex, path)
+        done, broken = self._admit(each, arrivals)
+        for path in done:
+            path.unlink(missing_ok=True)
+        self._unsure = False
+        if done:
+            _logger.info("instances_indexed", instances=len(done), spool_id=each.spool_id)
+        return Round(len(done), quarantined + broken)
+
+    def _admit(self, each: Spool, arrivals: dict[Path, Arrival]) -> tuple[list[Path], int]:
+        """All in one transaction; if that fails for what is in it, each in its own."""
+        if not arrivals:
+            return [], 0
+        try:
+            with transaction(self._engine) as session:
+                admit(session, list(arrivals.values()))
+            return list(arrivals), 0
+        except SQLAlchemyError as error:
+            if is_away(error):
+                raise
+            _logger.warning("batch_failed", instances=len(arrivals), exc_info=True)
+        except CountersignError:
+            _logger.warning("batch_failed", instances=len(arrivals), exc_info=True)
+        done, broken = [], 0
+        for path, arrival in arrivals.items():
+            try:
+                with transaction(self._engine) as session:
+                    admit(session, [arrival])
+                done.append(path)
+            except DataError:  # a value no column takes: it will be no other tomorrow
+                self._quarantine(each, path, "unstorable")
+                self._store.delete(Kind.INSTANCE, arrival.instance_id.hex)
+                broken += 1
+            except Exception as error:  # the door for one file: others must pass
+                if is_away(error):
+                    raise
+                _logger.exception("instance_failed", instance_id=path.stem)
+                self._aside[path] = time.monotonic() + self._aside_s
+        return done, broken
+
+    def _without_known(self, paths: Sequence[Path]) -> list[Path]:
+        """Files of a former life whose rows were committed go: storing them again could bring back what was erased."""
+        ids = {path.stem: path for path in paths}
+        with transaction(self._engine) as session:
+            for known in session.scalars(select(Instance.id).where(Instance.id.in_(list(ids)))):
+                ids.pop(known.hex).unlink(missing_ok=True)
+        return list(ids.values())
+
+    def _quarantine(self, each: Spool, path: Path, reason: str) -> None:
+        kept = each.set_aside(path, reason)
+        _logger.error(
+            "instance_quarantined", instance_id=path.stem, reason_code=reason, result="kept" if kept else "lost"
+        )
+
+    def _write_peers(self) -> None:
+        """Keep the listeners' snapshot of who may send."""
+        if time.monotonic() < self._peers_due:
+            return
+        with transaction(self._engine) as session:
+            rows = session.execute(
+                select(Peer.ae_title, Peer.address, Site.name).join(Site, Peer.site_id == Site.id).order_by(Peer.id)
+            ).all()
+        if self._root.is_dir() and not (self._root / "ready").is_dir():  # one dead listener's spool has no snapshot
+            spool.write_peers(self._root, [KnownPeer(*row) for row in rows])
+        self._peers_due = time.monotonic() + PEERS_EVERY_S
+
+
+def arrival_of(path: Path) -> Arrival:
+    """Read a spooled file once, whole: what it tells, its header, its digest.
+
+    Raises
+    ------
+    InvalidInstance
+        It is not whole, not ours, or its data set lacks an identity; `reason_code` says which.
+    """
+    with _mapped(path) as view:
+        told = spool.read(path, view)
+        digest, crc = sha256(), zlib.crc32(bytes(view[132 : told.data_set_at]))
+        for start in range(told.data_set_at, len(view), _BLOCK):
+            with view[start : start + _BLOCK] as block:
+                digest.update(block)
+                crc = zlib.crc32(block, crc)
+        if crc != told.crc:
+            raise InvalidInstance("A spooled file has other bytes than were received.", reason_code="damaged")
+        header = read_header(view, told.sop.transfer_syntax_uid, told.data_set_at)
+    return Arrival(
+        instance_id=told.instance_id,
+        header=header,
+        sha256=digest.hexdigest(),
+        size_bytes=told.data_set_bytes,
+        received_at=told.received_at,
+        source=told.source.kind,
+        peer_ae_title=told.source.ae_title,
+        peer_address=told.source.address,
+        site_name=told.source.site_name,
+    )
+
+
+def main(settings: IndexerSettings) -> int:
+    """Drain the spools until SIGTERM or SIGINT."""
+    log.configure("indexer")
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    engine = connect(settings.database_url, pool=1)
+    indexer = Indexer(engine, Store(settings.store), settings.spool, settings.batch)
+    _logger.info("indexer_started")
+    failures = 0
+    while not stop.is_set():
+        pause_s = settings.poll_s
+        try:
+            if indexer.run_once().instances:
+                pause_s = 0.0
+            if failures:
+                _logger.info("indexer_goes_on", failures=failures)
+            failures = 0
+        except Exception as error:  # noqa: BLE001  the door of this program: told below, then tried again
+            failures += 1
+            pause_s = min(MAX_BACKOFF_S, settings.poll_s * 2 ** min(failures, 8))
+            _tell(error, failures)
+        stop.wait(pause_s)
+    indexer.release()
+    engine.dispose()
+    _logger.info("indexer_stopped")
+    return 0
+
+
+def _tell(error: Exception, failures: int) -> None:
+    """Say once that something is away, in full what is not understood."""
+    if is_away(error):
+        if failures == 1:
+            _logger.warning("postgres_away", hint="What arrives waits in the spool.")
+    elif isinstance(error, StoreFull):
+        if failures == 1:
+            _logger.error("store_full", hint="Free space; what waits in the spool then goes on by itself.")
+    else:
+        _logger.error("indexing_failed", failures=failures, exc_info=error)
+
+
+@contextmanager
+def _mapped(path: Path) -> Iterator[memoryview]:
+    with path.open("rb") as stream:
+        try:
+            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise InvalidInstance("An empty file in the spool.", reason_code="damaged") from None
+        with pages, memoryview(pages) as view:
+            yield view

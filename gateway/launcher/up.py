@@ -1,0 +1,272 @@
+"""`countersign up`: every part of the line in one foreground command, on a data folder.
+
+Knows the order: folder, servers, migration, parts, readiness; and the same backwards. Does not know how a part works.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway.launcher.folder import DataFolder, State
+from gateway.launcher.processes import StopRequest, can_bind, command_line, free_port, kill_group, spawn, tail
+from gateway.launcher.readiness import dicom_answers, http_answers, http_url, reachable
+from gateway.launcher.servers import Servers
+from gateway.launcher.supervisor import IN_SECONDS, MOST_DEATHS, Part, Supervisor
+from record.errors import Misconfigured
+
+READY_LIMIT_S = 120.0
+COMMAND = (sys.executable, "-P", "-m")  # -P: the caller's folder must not lend us its modules
+PARTS = (
+    Part("listener", (*COMMAND, "gateway", "gateway", "listener"), stage=1, stop_s=15),
+    Part("api", (*COMMAND, "gateway", "gateway", "api"), stage=1, stop_s=15),
+    Part("worker-cpu", (*COMMAND, "worker", "cpu"), stage=2, stop_s=30),
+    Part("worker-gpu", (*COMMAND, "worker", "gpu"), stage=2, stop_s=30),
+    Part("indexer", (*COMMAND, "gateway", "gateway", "indexer"), stage=3, stop_s=15),
+    Part("sweep", (*COMMAND, "gateway", "gateway", "sweep"), stage=3, stop_s=15),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the person at the terminal chose. Port 0: the one of the last time, else any free one."""
+
+    data_dir: Path
+    dicom_host: str = "127.0.0.1"
+    dicom_port: int = 11112
+    http_host: str = "127.0.0.1"
+    http_port: int = 8042
+    ae_title: str = "COUNTERSIGN"
+    stable_after_s: float = 60.0
+    model: str = "phantom"
+    open_peers: bool = False
+
+
+def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, str], None]) -> None:
+    """Run everything until SIGINT or SIGTERM; returns after a clean stop.
+
+    Raises
+    ------
+    Misconfigured
+        Something is not as it must be; the message says what to do. Nothing is left running.
+    """
+    _refuse_open_peers_beyond_loopback(options)
+    folder = DataFolder(options.data_dir)
+    folder.prepare()
+    with folder.locked():
+        stop = StopRequest()
+        stop.listen()
+        state = folder.read_state()
+        state.ready = False
+        _end_leftovers(state)
+        ports = _choose_ports(options, state)
+        servers = None if _has_own_servers() else _servers(folder, state, say)
+        supervisor = None
+        try:
+            if servers:
+                servers.start(stop)
+            state.embedded = servers is not None
+            state.environment = _environment(options, folder, servers, ports)
+            state.owner_database_url = _owner_url(servers)
+            folder.write_state(state)
+            stop.check()
+            say("migrating the database")
+            _migrate(state, stop)
+            supervisor = Supervisor(folder.logs, _inherited() | state.environment, say=say, echo=echo, stop=stop)
+            say("starting " + ", ".join(part.name for part in PARTS))
+            for part in PARTS:
+                supervisor.start(part)
+            state.pids = supervisor.pids()
+            folder.write_state(state)
+            watch = _Watch(folder, state, servers, supervisor, say, stop)
+            _await_doors(options, ports, watch, stop)
+            state.ready = True
+            folder.write_state(state)
+            address = f"{reachable(options.dicom_host)}:{ports['dicom']}"
+            url = http_url(options.http_host, ports["http"])
+            print(f"ready dicom={address} aet={options.ae_title} http={url}", flush=True)  # noqa: T201  the contract
+            while not stop:
+                watch.look()
+                time.sleep(0.1)
+        finally:
+            say("stopping")
+            state.ready = False
+            if supervisor:
+                supervisor.stop()
+            if servers:
+                servers.stop(stop)
+            state.pids = {}
+            folder.write_state(state)
+            say("stopped")
+
+
+class _Watch:
+    """One look at everything that must run: what died is started again, or the reason is told."""
+
+    def __init__(
+        self,
+        folder: DataFolder,
+        state: State,
+        servers: Servers | None,
+        supervisor: Supervisor,
+        say: Callable[[str], None],
+        stop: StopRequest,
+    ) -> None:
+        self._folder = folder
+        self._state = state
+        self._servers = servers
+        self._supervisor = supervisor
+        self._say = say
+        self._stop = stop
+        self._deaths: list[float] = []
+
+    def look(self) -> None:
+        for server in self._servers.dead() if self._servers else []:
+            now = time.monotonic()
+            self._deaths = [*(death for death in self._deaths if now - death < IN_SECONDS), now]
+            name = type(server).__name__
+            if len(self._deaths) >= MOST_DEATHS:
+                raise Misconfigured(
+                    f"{name} ended again and again, so everything is stopped. Its log is {server.log}, the last lines:\n"
+                    f"{tail(server.log)}"
+                )
+            self._say(f"{name} ended; it is started again")
+            server.restart(self._stop)
+        if self._supervisor.tend():
+            self._state.pids = self._supervisor.pids()
+            self._folder.write_state(self._state)
+
+
+def _await_doors(options: Options, ports: dict[str, int], watch: _Watch, stop: StopRequest) -> None:
+    """Return when both doors answer."""
+    deadline = time.monotonic() + READY_LIMIT_S
+    waiting: dict[str, Callable[[], bool]] = {
+        "the listener (C-ECHO)": lambda: dicom_answers(options.dicom_host, ports["dicom"], options.ae_title),
+        "the API (/readyz)": lambda: http_answers(options.http_host, ports["http"]),
+    }
+    while waiting:
+        stop.check()
+        watch.look()
+        for name in [name for name, answers in waiting.items() if answers()]:
+            del waiting[name]
+        if waiting and time.monotonic() > deadline:
+            raise Misconfigured(
+                f"Not ready after {READY_LIMIT_S:.0f} s: no answer from {' and '.join(waiting)}. Read the logs in "
+                f"{options.data_dir / 'logs'}."
+            )
+        time.sleep(0.1)
+
+
+def _servers(folder: DataFolder, state: State, say: Callable[[str], None]) -> Servers:
+    say("starting PostgreSQL and Valkey (a few seconds the first time)")
+    servers = Servers(folder.root, folder.logs, state)
+    folder.write_state(state)
+    if servers.home != folder.root:
+        say(f"their account cannot enter {folder.root}; their files are in {servers.home}")
+    return servers
+
+
+def _has_own_servers() -> bool:
+    """Whether the caller names both servers; one alone is a mistake worth telling."""
+    database, bell = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    if bool(database) != bool(bell):
+        given, lacking = ("DATABASE_URL", "REDIS_URL") if database else ("REDIS_URL", "DATABASE_URL")
+        raise Misconfigured(f"{given} is set and {lacking} is not. Set both to use your own servers, or neither.")
+    return bool(database)
+
+
+def _environment(
+    options: Options, folder: DataFolder, servers: Servers | None, ports: dict[str, int]
+) -> dict[str, str]:
+    """What the parts (and every command with `--data-dir`) find in their environment."""
+    places = {
+        "COUNTERSIGN_STORE": str(folder.store),
+        "COUNTERSIGN_SPOOL": str(folder.spool),
+        "COUNTERSIGN_SECRETS": str(folder.secrets),
+        "COUNTERSIGN_HEADS_FILE": str(folder.heads_file),
+    }
+    chosen = {
+        "DATABASE_URL": servers.database_url() if servers else os.environ["DATABASE_URL"],
+        "REDIS_URL": servers.redis_url() if servers else os.environ["REDIS_URL"],
+        "COUNTERSIGN_DICOM_HOST": options.dicom_host,
+        "COUNTERSIGN_DICOM_PORT": str(ports["dicom"]),
+        "COUNTERSIGN_AE_TITLE": options.ae_title,
+        "COUNTERSIGN_HTTP_HOST": options.http_host,
+        "COUNTERSIGN_HTTP_PORT": str(ports["http"]),
+        "COUNTERSIGN_STABLE_AFTER_S": str(options.stable_after_s),
+        "COUNTERSIGN_MODEL": options.model,
+        "COUNTERSIGN_OPEN_PEERS": str(int(options.open_peers)),
+    }
+    callers = {name: value for name, value in _inherited().items() if name.startswith("COUNTERSIGN_")}
+    return places | callers | chosen
+
+
+def _inherited() -> dict[str, str]:
+    """The caller's environment without the owner's URL, which only the migration sees."""
+    inherited = {name: value for name, value in os.environ.items() if name != "COUNTERSIGN_OWNER_DATABASE_URL"}
+    return inherited | {"PYTHONUNBUFFERED": "1"}
+
+
+def _owner_url(servers: Servers | None) -> str:
+    if servers:
+        return servers.owner_database_url()
+    return os.environ.get("COUNTERSIGN_OWNER_DATABASE_URL") or os.environ["DATABASE_URL"]
+
+
+def _migrate(state: State, stop: StopRequest) -> None:
+    """Bring the schema up to date, in a process of its own that alone sees the owner's URL."""
+    owner = {"COUNTERSIGN_OWNER_DATABASE_URL": state.owner_database_url}
+    process = spawn(
+        (*COMMAND, "gateway", "migrate"),
+        env=_inherited() | state.environment | owner,
+        cwd=None,
+        output=subprocess.PIPE,
+        death_signal=signal.SIGKILL,
+    )
+    told, _ = process.communicate()
+    stop.check()
+    if process.returncode:
+        raise Misconfigured(f"The migration failed:\n{told.decode(errors='replace').strip()}")
+
+
+def _choose_ports(options: Options, state: State) -> dict[str, int]:
+    """The two doors' ports; a taken one is told before anything is started."""
+    for name, host, wanted in (
+        ("dicom", options.dicom_host, options.dicom_port),
+        ("http", options.http_host, options.http_port),
+    ):
+        if wanted and not can_bind(wanted, host):
+            raise Misconfigured(
+                f"Port {wanted} on {host} is taken by another program (or is not ours to use). Choose another with "
+                f"--{name}-port; 0 takes any free one."
+            )
+        state.ports[name] = wanted or free_port(state.ports.get(name))
+    return {name: state.ports[name] for name in ("dicom", "http")}
+
+
+def _end_leftovers(state: State) -> None:
+    """Parts that outlived a killed supervisor, where the system has no parent-death signal."""
+    for pid in state.pids.values():
+        told = command_line(pid)
+        if " -m gateway " in told or " -m worker " in told:
+            kill_group(pid)
+    state.pids = {}
+
+
+def _refuse_open_peers_beyond_loopback(options: Options) -> None:
+    try:
+        local = options.dicom_host == "localhost" or ipaddress.ip_address(options.dicom_host).is_loopback
+    except ValueError:
+        local = False
+    if options.open_peers and not local:
+        raise Misconfigured(
+            f"--open-peers takes images from anybody, so it works on loopback addresses only, not on "
+            f"{options.dicom_host}. Leave it out and enter the peers, or leave --dicom-host at 127.0.0.1."
+        )

@@ -1,0 +1,1 @@
+"""The web door: the JSON API for machines and the pages for people."""

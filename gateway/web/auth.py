@@ -1,0 +1,256 @@
+"""Who is asking, and the rule that stands before every route.
+
+Machines send a bearer token; people have a session cookie, and whatever they change carries a CSRF token derived from
+their session and comes from our own pages. Knows tokens, cookies, origins. Does not know what a role may do
+(`record.access`) nor how a password is checked (`record.accounts`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, TypeVar
+from urllib.parse import urlsplit
+
+from fastapi import Form, Request, Response
+from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
+
+from gateway.web.context import Web, web_of
+from record import accounts
+from record.access import Action, Principal, may, require
+from record.db import transaction
+from record.errors import NotAuthenticated, NotPermitted
+from record.models import UserSession
+from record.settings import ApiSettings
+
+COOKIE = "countersign_session"
+CSRF_HEADER = "x-csrf-token"
+BACKGROUND_HEADER = "x-countersign-background"
+"""A page that looks for news by itself says so: that is no sign of a person, and keeps no session alive."""
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_hashing = threading.BoundedSemaphore(2)  # argon2 takes 64 MiB a password: a flood of them must not take the machine
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Somebody who was recognised; `csrf` is empty for machines."""
+
+    principal: Principal
+    csrf: str = ""
+
+    def may(self, action: str) -> bool:
+        """For templates: whether the visitor may do this at all."""
+        return may(self.principal, Action(action))
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What stands before a route. A route without one fails the tests."""
+
+
+@dataclass(frozen=True, slots=True)
+class Public(Rule):
+    """Anybody may ask."""
+
+    def __call__(self) -> None:
+        """Let pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allow(Rule):
+    """An API route: a token, or a session whose requests that change something carry the CSRF header."""
+
+    action: Action | None
+
+    def __call__(self, request: Request) -> Visitor:
+        """Recognise the visitor and ask the table."""
+        return _permitted(_by_token(request) or _by_cookie(request, request.headers.get(CSRF_HEADER)), self.action)
+
+
+@dataclass(frozen=True, slots=True)
+class Look(Rule):
+    """A page to look at: a session."""
+
+    action: Action
+
+    def __call__(self, request: Request) -> Visitor:
+        """Recognise the visitor and ask the table."""
+        return _permitted(_by_cookie(request, None), self.action)
+
+
+@dataclass(frozen=True, slots=True)
+class Act(Rule):
+    """A form on a page: a session, and the CSRF token in the form."""
+
+    action: Action | None
+
+    def __call__(self, request: Request, csrf: Annotated[str, Form(max_length=200)] = "") -> Visitor:
+        """Recognise the visitor and ask the table."""
+        return _permitted(_by_cookie(request, csrf), self.action)
+
+
+class TextKept(Exception):
+    """A text came with a session that is over: the error, and the words to be kept on the answer's page."""
+
+    def __init__(self, error: NotAuthenticated | NotPermitted, text: str, seen: int) -> None:
+        super().__init__(error.message)
+        self.error, self.text, self.seen = error, text, seen
+
+
+@dataclass(frozen=True, slots=True)
+class ActWithText(Rule):
+    """The editor's form: as `Act`, but the text survives when the session is over."""
+
+    action: Action
+
+    def __call__(
+        self,
+        request: Request,
+        csrf: Annotated[str, Form(max_length=200)] = "",
+        text: Annotated[str, Form()] = "",
+        seen: Annotated[int, Form(ge=0, le=1_000_000)] = 0,
+    ) -> Visitor:
+        """Recognise the visitor and ask the table."""
+        try:
+            return _permitted(_by_cookie(request, csrf), self.action)
+        except (NotAuthenticated, NotPermitted) as error:
+            raise TextKept(error, text, seen) from None
+
+
+def public() -> Public:
+    """Anybody may ask."""
+    return Public()
+
+
+def allow(action: Action | None) -> Allow:
+    """An API route for those who may do `action`; with None for everybody who is recognised."""
+    return Allow(action)
+
+
+def proved(web: Web, check: Callable[[Session], T]) -> T:
+    """Run a password check in a transaction of its own: a wrong password is counted although the door refuses.
+
+    Raises
+    ------
+    NotAuthenticated
+        As the check says.
+    """
+    if not _hashing.acquire(timeout=5):
+        raise HTTPException(503)
+    try:
+        refused: NotAuthenticated | None = None
+        with transaction(web.engine) as session:
+            try:
+                found = check(session)
+            except NotAuthenticated as error:
+                refused = error
+        if refused is not None:
+            raise refused
+        return found
+    finally:
+        _hashing.release()
+
+
+def sign_in(web: Web, login: str, password: str) -> tuple[Visitor, str]:
+    """A session for a login and password; returns the visitor and the cookie's value."""
+
+    def check(session: Session) -> tuple[Visitor, str]:
+        user = accounts.check_password(session, login, password)
+        opened, secret = accounts.open_session(session, user, lasts_s=web.settings.session_s)
+        return Visitor(accounts.user_principal(user), _csrf(opened)), secret
+
+    return proved(web, check)
+
+
+def sign_out(request: Request, response: Response) -> None:
+    """End the session and forget the cookie."""
+    with transaction(web_of(request).engine) as session:
+        accounts.end_session(session, request.cookies.get(COOKIE, ""))
+    response.delete_cookie(COOKIE, path="/")
+
+
+def set_cookie(response: Response, request: Request, secret: str, settings: ApiSettings) -> None:
+    """Hand the browser its session."""
+    response.set_cookie(
+        COOKIE,
+        secret,
+        max_age=int(settings.session_s),
+        path="/",
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+
+
+def require_own_origin(request: Request) -> None:
+    """Refuse a request that another site's page sent.
+
+    Raises
+    ------
+    NotPermitted
+        The browser names another origin than ours.
+    """
+    origin = request.headers.get("origin")
+    if origin is None:  # no browser, or one that only ever says so for other sites: SameSite and the token stand
+        if request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}:
+            return
+    elif urlsplit(origin).netloc == request.headers.get("host", ""):
+        return
+    message = "This request comes from another site's page."
+    raise NotPermitted(message)
+
+
+def client_address(request: Request) -> str:
+    """Where a request came from."""
+    return request.client.host if request.client else ""
+
+
+def _permitted(visitor: Visitor, action: Action | None) -> Visitor:
+    if action is not None:
+        require(visitor.principal, action)
+    return visitor
+
+
+def _by_token(request: Request) -> Visitor | None:
+    header = request.headers.get("authorization")
+    if header is None:
+        return None
+    scheme, _, secret = header.partition(" ")
+    if scheme.lower() != "bearer":
+        message = "Send the token as: Authorization: Bearer TOKEN."
+        raise NotAuthenticated(message)
+    web = web_of(request)
+
+    def recognise(value: str) -> Principal:
+        with transaction(web.engine) as session:
+            return accounts.token_principal(session, value)
+
+    return Visitor(web.tokens.get(secret.strip(), recognise))
+
+
+def _by_cookie(request: Request, csrf: str | None) -> Visitor:
+    secret = request.cookies.get(COOKIE)
+    if not secret:
+        message = "Sign in, or send a bearer token."
+        raise NotAuthenticated(message)
+    web = web_of(request)
+    with transaction(web.engine) as session:
+        principal, opened = accounts.session_principal(
+            session, secret, idle_s=web.settings.session_idle_s, touch=BACKGROUND_HEADER not in request.headers
+        )
+    expected = _csrf(opened)
+    if request.method not in _SAFE:
+        require_own_origin(request)
+        if not hmac.compare_digest((csrf or "").encode(), expected.encode()):
+            message = "The form or request does not carry this session's CSRF token. Load the page again."
+            raise NotPermitted(message)
+    return Visitor(principal, expected)
+
+
+def _csrf(opened: UserSession) -> str:
+    return hmac.new(opened.csrf_secret.encode(), b"csrf", hashlib.sha256).hexdigest()

@@ -1,0 +1,186 @@
+"""Errors as HTTP answers: RFC 9457 problem JSON for machines, a plain page for people.
+
+Knows the one table from `record.errors` to status codes, and which facts may go out. Does not know what went wrong: the
+message of a `CountersignError` is made to be shown, everybody else's text is dropped, since it may repeat what was sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, RedirectResponse
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from starlette.exceptions import HTTPException
+
+from gateway.web.schemas import Problem
+from gateway.web.templating import page
+from record import errors
+from record.db import is_away
+
+_logger = structlog.get_logger()
+
+STATUS: Mapping[type[errors.CountersignError], int] = {
+    errors.NotFound: 404,
+    errors.NotPermitted: 403,
+    errors.NotAuthenticated: 401,
+    errors.InvalidRequest: 422,
+    errors.InvalidInstance: 422,
+    errors.UnsupportedInstance: 415,
+    errors.MismatchedInstance: 422,
+    errors.StoreFull: 507,
+    errors.IllegalMove: 409,
+    errors.StaleRevision: 409,
+    errors.NewImages: 409,
+    errors.Conflict: 409,
+}
+"""The web door's table; what stands here neither through itself nor its parents is a 500."""
+
+TITLES: Mapping[str, str] = {
+    "not_found": "There is no such thing",
+    "not_permitted": "Not permitted",
+    "not_authenticated": "Not signed in",
+    "invalid_request": "The request cannot be used",
+    "invalid_instance": "Not a usable instance",
+    "unsupported_instance": "Not a supported instance",
+    "mismatched_instance": "The instance is not what was announced",
+    "store_full": "The store has no room",
+    "illegal_move": "The state does not lead there",
+    "stale_revision": "Somebody saved in between",
+    "new_images": "The images are not those that were shown",
+    "conflict": "In conflict with what is there",
+    "method_not_allowed": "This method is not served here",
+    "too_large": "The request is too large",
+    "unavailable": "Not available at the moment",
+    "internal_error": "Something went wrong on our side",
+}
+
+_FACTS = frozenset({"revision", "state", "former_state", "report_id", "count", "reason_code"})
+"""Facts of an error that a client needs to go on; the rest stays inside."""
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 503: "unavailable"}
+_MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/openapi.json")
+RETRY_AFTER_S = "2"
+
+
+def describe(status: int, code: str, detail: str, **facts: object) -> dict[str, Any]:
+    """A problem's members (RFC 9457, 3.1), with the conflict's facts beside them."""
+    title = TITLES.get(code) or HTTPStatus(status).phrase
+    problem = {"type": f"urn:countersign:problem:{code}", "title": title, "status": status, "detail": detail}
+    return {**facts, **problem, "code": code}
+
+
+def of_error(error: errors.CountersignError) -> dict[str, Any]:
+    """The problem that one of our own errors is."""
+    status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+    if status == 500:
+        return describe(500, "internal_error", "It was logged; try again later.")
+    facts = {name: value for name, value in error.facts.items() if name in _FACTS and value is not None}
+    return describe(status, error.code, error.message, **facts)
+
+
+def of_away() -> dict[str, Any]:
+    """The problem while PostgreSQL is gone."""
+    return describe(503, "unavailable", "The database does not answer. Nothing was changed; try again in a moment.")
+
+
+def is_database_away(error: BaseException) -> bool:
+    """Whether an error says that PostgreSQL is gone, or has no connection left for us."""
+    return is_away(error) or isinstance(error, PoolTimeout)
+
+
+def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What `/openapi.json` says of a route's errors."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
+        }
+        for status in sorted({401, 422, 503, *statuses})
+    }
+
+
+def answer(request: Request, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """A problem as this client wants it: a page where a browser asks for one, else problem JSON."""
+    status = int(problem["status"])
+    extra = dict(headers or {})
+    if status == 401:
+        extra["WWW-Authenticate"] = 'Bearer realm="countersign"'
+    if status == 503:
+        extra["Retry-After"] = RETRY_AFTER_S
+    if not wants_page(request):
+        return JSONResponse(dict(problem), status, extra, media_type="application/problem+json")
+    if status == 401 and request.method == "GET":
+        return RedirectResponse("/sign-in", 303)
+    extra.pop("WWW-Authenticate", None)
+    return page("problem.html", status=status, headers=extra, problem=problem)
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a browser asks for a page."""
+    machine = request.url.path.startswith(_MACHINE_PATHS)
+    return not machine and "text/html" in request.headers.get("accept", "")
+
+
+def install(app: FastAPI) -> None:
+    """Give the app its table of errors."""
+    app.add_exception_handler(errors.CountersignError, _ours)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def _ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.CountersignError)  # noqa: S101  for the type checker: Starlette looked at the type
+    problem = of_error(error)
+    if problem["status"] == 500:
+        _logger.error("request_failed", route=route_of(request.scope), exc_info=error)
+    return answer(request, problem)
+
+
+def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101  as above
+    faults = [{"where": _where(fault["loc"]), "kind": str(fault["type"])} for fault in error.errors()][:20]
+    named = ", ".join(sorted({fault["where"] for fault in faults}))
+    detail = f"Missing or unusable: {named}."
+    return answer(request, describe(422, "invalid_request", detail, errors=faults))
+
+
+def _where(location: Sequence[Any]) -> str:
+    """Where a fault is; no deeper than our own names go, since a key below may be the client's."""
+    return ".".join(str(part) for part in location[:2] if isinstance(part, str))
+
+
+def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  as above
+    code = _HTTP_CODES.get(error.status_code, "invalid_request" if error.status_code < 500 else "internal_error")
+    details = {
+        404: "There is nothing at this address.",
+        405: "This address does not take that method.",
+        413: "The body of the request is larger than this address takes.",
+        400: "The body of the request cannot be read.",
+    }
+    detail = details.get(error.status_code, HTTPStatus(error.status_code).phrase)
+    return answer(request, describe(error.status_code, code, detail), error.headers)
+
+
+def _database(request: Request, error: Exception) -> Response:
+    if is_database_away(error):
+        _logger.warning("database_away", route=route_of(request.scope), error_type=type(error).__name__)
+        return answer(request, of_away())
+    return _unexpected(request, error)
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    _logger.error("request_failed", route=route_of(request.scope), exc_info=error)
+    return answer(request, describe(500, "internal_error", "It was logged; try again later."))
+
+
+def route_of(scope: Mapping[str, Any]) -> str:
+    """The template of the route that serves a request; never its path."""
+    return str(getattr(scope.get("route"), "path", "-"))

@@ -1,0 +1,46 @@
+"""`countersign gateway api`: the web door as a process.
+
+Knows uvicorn and signals. Does not know routes. PostgreSQL and Redis may be away when it starts.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import structlog
+import uvicorn
+
+from gateway.web.app import create_app
+from record import log
+from record.settings import ApiSettings
+
+_logger = structlog.get_logger()
+_GRACE_S = 10
+_IDLE_S = 30
+
+
+def main(settings: ApiSettings) -> int:
+    """Serve until SIGTERM or SIGINT, let requests in flight end, and return the exit status."""
+    log.configure("api")
+    app = create_app(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises the signal again after its clean stop
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.http_port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            lifespan="off",
+            timeout_keep_alive=_IDLE_S,
+            timeout_graceful_shutdown=_GRACE_S,
+            h11_max_incomplete_event_size=64 * 1024,
+        )
+    )
+    _logger.info("api_started", host=settings.http_host, port=settings.http_port)
+    server.run()
+    app.state.web.engine.dispose()
+    _logger.info("api_stopped")
+    return 0 if server.started else 1

@@ -1,0 +1,214 @@
+"""The API's reports: save, conflict of two editors, preliminary, sign, cancel, and who reads which words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from record.body import BANNER_DRAFT
+from record.db import transaction
+from record.states import Role
+from tests.conftest import FreshDatabase
+from tests.web_records import PASSWORD, Desk, desk_on, problem
+
+WORDS = "Findings:\nThere is an opacity in the right upper zone.\n\nImpression:\nOpacity, right.\n"
+
+
+@pytest.fixture(scope="module")
+def desk(module_database: FreshDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk_on(module_database, tmp_path_factory.mktemp("store")) as made:
+        yield made
+
+
+@pytest.fixture
+def attending(desk: Desk) -> TestClient:
+    return desk.signed_in(Role.ATTENDING)
+
+
+@pytest.fixture
+def address(desk: Desk) -> str:
+    return f"/api/v1/reports/{desk.report_of(desk.study()).id}"
+
+
+def signature(seen: int = 1, shown: int = 1, **changed: object) -> dict[str, object]:
+    return {"seen": seen, "shown": shown, "password": PASSWORD, "reasons": {}, **changed}
+
+
+def test_what_is_read_can_be_edited_saved_and_signed(attending: TestClient, address: str) -> None:
+    report = attending.get(address).json()
+    assert (report["state"], report["banner"], report["revision"]) == ("draft", BANNER_DRAFT, 1)
+    saved = attending.put(f"{address}/text", json={"seen": 1, "text": report["text"] + "Seen by me."}).json()
+    assert (saved["revision"], saved["banner"]) == (2, "UNSIGNED")
+    origins = [s["origin"] for section in saved["body"]["sections"] for s in section["sentences"]]
+    assert origins == ["machine", "machine", "human"]
+    answer = attending.post(f"{address}/sign", json=signature(seen=2))
+    assert answer.status_code == 200
+    signed = answer.json()
+    assert (signed["state"], signed["banner"], signed["signed_revision"]) == ("final", None, 2)
+    (under,) = signed["signatures"]
+    assert under["printed_name"] == "Dr. Attending"
+    assert under["body_sha256"] == signed["body_sha256"] == saved["body_sha256"]
+    assert signed["labelled_text"] == signed["text"]
+
+
+def test_a_structured_body_can_be_saved_and_its_origins_are_not_believed(attending: TestClient, address: str) -> None:
+    body = attending.get(address).json()["body"]
+    body["sections"][0]["sentences"][0]["text"] = "Changed."
+    body["sections"][0]["sentences"].append({"id": "x", "text": "Forged.", "origin": "machine"})
+    saved = attending.put(f"{address}/text", json={"seen": 1, "body": body}).json()
+    assert [s["origin"] for s in saved["body"]["sections"][0]["sentences"]] == ["edited", "human"]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"seen": 1},
+        {"seen": 1, "text": "a", "body": {}},
+        {"seen": 1, "body": {"schema": 99}},
+        {"seen": 1, "body": {"schema": 1, "sections": [{"code": "findings", "sentences": [{"id": 1}]}]}},
+        {"seen": -1, "text": "a"},
+        {"seen": "CANARY", "text": "a"},
+        {"seen": 1, "text": "null \x00 byte"},
+        {"seen": 1, "text": "bell \x07"},
+        {"text": "a"},
+        {"seen": 1, "text": "x" * 60_000},
+        {"seen": 1, "text": "x\n" * 5_000},
+        {"seen": 1, "text": "half a pair \ud800"},
+        {"seen": 1, "body": {"schema": 1, "language": "\ud800", "sections": []}},
+        {"seen": 1, "body": {"schema": 1, "sections": 5}},
+        {"seen": 1, "text": "a", "more": 1},
+    ],
+)
+def test_a_save_that_cannot_be_used_is_refused(attending: TestClient, address: str, asked: dict[str, object]) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = attending.put(f"{address}/text", content=json.dumps(asked), headers=headers)
+    problem(answer, 422, "invalid_request")
+    assert "CANARY" not in answer.text
+    assert attending.get(address).json()["revision"] == 1
+
+
+@pytest.mark.parametrize("banner", [BANNER_DRAFT, "ai draft - not reviewed", "AI DRAFT\n– NOT REVIEWED"])
+def test_the_banner_cannot_be_stored(attending: TestClient, address: str, banner: str) -> None:
+    problem(attending.put(f"{address}/text", json={"seen": 1, "text": f"{banner}\n{WORDS}"}), 422, "invalid_request")
+    labelled = attending.get(address).json()["labelled_text"]
+    problem(attending.put(f"{address}/text", json={"seen": 1, "text": labelled}), 422, "invalid_request")
+
+
+def test_plain_text_bears_the_banner_until_it_is_signed(attending: TestClient, address: str) -> None:
+    plain = {"Accept": "text/plain"}
+    assert attending.get(address, headers=plain).text.startswith(BANNER_DRAFT + "\n")
+    attending.put(f"{address}/text", json={"seen": 1, "text": WORDS})
+    assert attending.get(address, headers=plain).text.startswith("UNSIGNED\n")
+    attending.post(f"{address}/sign", json=signature(seen=2))
+    assert attending.get(address, headers=plain).text == WORDS
+
+
+def test_of_two_editors_the_second_is_told_and_loses_nothing(desk: Desk, attending: TestClient, address: str) -> None:
+    resident = desk.signed_in(Role.RESIDENT)
+    assert resident.put(f"{address}/text", json={"seen": 1, "text": WORDS}).json()["revision"] == 2
+    refused = problem(
+        attending.put(f"{address}/text", json={"seen": 1, "text": "Findings:\nMine."}), 409, "stale_revision"
+    )
+    assert refused["revision"] == 2
+    assert attending.get(address).json()["text"] == WORDS
+    assert attending.put(f"{address}/text", json={"seen": 2, "text": "Findings:\nMine."}).status_code == 200
+
+
+def test_who_has_not_seen_the_newest_words_cannot_sign(attending: TestClient, address: str) -> None:
+    attending.put(f"{address}/text", json={"seen": 1, "text": WORDS})
+    refused = problem(attending.post(f"{address}/sign", json=signature(seen=1)), 409, "stale_revision")
+    assert refused["revision"] == 2
+    assert attending.get(address).json()["state"] == "draft"
+
+
+def test_a_wrong_password_signs_nothing_and_is_counted(desk: Desk, address: str) -> None:
+    login = desk.user(Role.ATTENDING, login="forgetful")
+    client = desk.signed_in(Role.ATTENDING, login="forgetful")
+    problem(client.post(f"{address}/sign", json=signature(password="not this one")), 401, "not_authenticated")
+    assert client.get(address).json()["state"] == "draft"
+    with transaction(desk.engine) as session:
+        failed = session.scalar(text("SELECT failed_logins FROM users WHERE login = :l"), {"l": login})
+    assert failed == 1
+
+
+def test_new_images_are_signed_over_only_with_a_reason(desk: Desk, attending: TestClient) -> None:
+    study_uid = desk.study()
+    address = f"/api/v1/reports/{desk.report_of(study_uid).id}"
+    attending.put(f"{address}/text", json={"seen": 1, "text": WORDS})
+    with transaction(desk.engine) as session:
+        desk.add_images(session, study_uid)
+    refused = problem(attending.post(f"{address}/sign", json=signature(seen=2)), 409, "new_images")
+    assert refused["revision"] == 2
+    assert attending.get(address).json()["outdated"] is True
+    answer = attending.post(
+        f"{address}/sign", json=signature(seen=2, reasons={"new_images": "A doubled view."}, shown=2)
+    )
+    assert answer.status_code == 200
+    assert answer.json()["signatures"][0]["reasons"] == {"new_images": "A doubled view."}
+    with transaction(desk.engine) as session:  # leave no reading waiting for the next test
+        session.execute(text("UPDATE readings SET state = 'superseded' WHERE state = 'queued'"))
+
+
+def test_an_unknown_guard_is_no_reason(attending: TestClient, address: str) -> None:
+    answer = attending.post(f"{address}/sign", json=signature(reasons={"CANARY": "x"}))
+    problem(answer, 422, "invalid_request")
+    assert "CANARY" not in answer.text
+
+
+def test_a_signed_report_is_neither_saved_nor_signed_nor_cancelled_again(attending: TestClient, address: str) -> None:
+    attending.post(f"{address}/sign", json=signature())
+    problem(attending.put(f"{address}/text", json={"seen": 1, "text": WORDS}), 409, "illegal_move")
+    problem(attending.post(f"{address}/sign", json=signature()), 409, "illegal_move")
+    problem(attending.post(f"{address}/cancel", json={"seen": 1, "reason": "x"}), 409, "illegal_move")
+
+
+def test_a_resident_declares_preliminary_and_cannot_sign(desk: Desk, address: str) -> None:
+    resident = desk.signed_in(Role.RESIDENT)
+    answer = resident.post(f"{address}/preliminary", json={"seen": 1})
+    assert (answer.json()["state"], answer.json()["banner"]) == ("preliminary", "UNSIGNED")
+    problem(resident.post(f"{address}/preliminary", json={"seen": 1}), 409, "illegal_move")
+    problem(resident.post(f"{address}/sign", json=signature()), 403, "not_permitted")
+
+
+def test_cancelling_needs_a_reason(attending: TestClient, address: str) -> None:
+    problem(attending.post(f"{address}/cancel", json={"seen": 1, "reason": " "}), 422, "invalid_request")
+    answer = attending.post(f"{address}/cancel", json={"seen": 1, "reason": "The wrong patient was scanned."})
+    assert (answer.json()["state"], answer.json()["ended_reason"]) == ("cancelled", "The wrong patient was scanned.")
+    assert answer.json()["banner"] == BANNER_DRAFT
+
+
+def test_an_empty_report_cannot_be_signed(desk: Desk, attending: TestClient) -> None:
+    begun = attending.post(f"/api/v1/studies/{desk.study(ends='abstained')}/report").json()
+    problem(attending.post(f"/api/v1/reports/{begun['id']}/sign", json=signature()), 422, "invalid_request")
+
+
+def test_a_dashboard_reads_signed_words_only(desk: Desk, attending: TestClient, address: str) -> None:
+    for client in (desk.machine(Role.DASHBOARD), desk.machine(Role.DASHBOARD, "drafts:read")):
+        unsigned = client.get(address).json()
+        assert (unsigned["state"], unsigned["text"], unsigned["body"], unsigned["labelled_text"]) == (
+            "draft",
+            None,
+            None,
+            None,
+        )
+    attending.put(f"{address}/text", json={"seen": 1, "text": WORDS})
+    attending.post(f"{address}/sign", json=signature(seen=2))
+    signed = desk.machine(Role.DASHBOARD).get(address).json()
+    assert (signed["text"], signed["banner"], len(signed["signatures"])) == (WORDS, None, 1)
+
+
+def test_reading_a_report_is_an_event(desk: Desk, attending: TestClient, address: str) -> None:
+    before = len(desk.events("report_shown"))
+    attending.get(address)
+    assert [facts["revision"] for facts in desk.events("report_shown")[before:]] == [1]
+
+
+def test_a_report_of_nobody_s_is_not_found(attending: TestClient) -> None:
+    missing = "/api/v1/reports/00000000-0000-7000-8000-000000000000"
+    problem(attending.get(missing), 404, "not_found")
+    problem(attending.put(f"{missing}/text", json={"seen": 1, "text": "a"}), 404, "not_found")
+    problem(attending.get("/api/v1/reports/nonsense"), 422, "invalid_request")

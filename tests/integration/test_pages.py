@@ -1,0 +1,359 @@
+"""The pages, as a browser without scripts uses them."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from gateway.web.app import create_app
+from record.body import BANNER_DRAFT
+from record.db import transaction
+from record.settings import ApiSettings
+from record.states import Role
+from tests.conftest import FreshDatabase
+from tests.web_records import PASSWORD, Desk, csrf_of, desk_on
+
+WORDS = "Findings:\nThere is an opacity in the right upper zone.\n\nImpression:\nOpacity, right.\n"
+
+
+@pytest.fixture(scope="module")
+def desk(module_database: FreshDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    with desk_on(module_database, tmp_path_factory.mktemp("store")) as made:
+        yield made
+
+
+def browser(desk: Desk, role: Role, **who: str) -> TestClient:
+    client = desk.client(headers={"Accept": "text/html,*/*"})
+    answer = client.post("/sign-in", data={"login": desk.user(role, **who), "password": PASSWORD})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    return client
+
+
+def submit(client: TestClient, page: httpx.Response, action: str, **values: str) -> httpx.Response:
+    """Fill in the form of a page that goes to `action`, and send it."""
+    form = re.search(rf'<form method="post" action="{re.escape(action)}".*?</form>', page.text, re.DOTALL)
+    assert form, f"no form goes to {action}"
+    hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', form[0]))
+    return client.post(action, data={**hidden, **values})
+
+
+def editor_text(page: httpx.Response) -> str:
+    found = re.search(r'<textarea id="text"[^>]*>\n(.*?)</textarea>', page.text, re.DOTALL)
+    assert found
+    return html.unescape(found[1])
+
+
+def test_who_is_not_signed_in_is_sent_to_sign_in(desk: Desk) -> None:
+    client = desk.client(headers={"Accept": "text/html"})
+    for path in ("/", "/studies/1.2.3"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (303, "/sign-in")
+    refused = client.post("/sign-in", data={"login": "nobody", "password": "wrong"})
+    assert refused.status_code == 401
+    assert 'role="alert"' in refused.text
+
+
+def test_a_page_with_patients_is_not_kept_by_the_browser_and_is_an_event(desk: Desk) -> None:
+    desk.study(patient_name="DOE^JANE", study_description="Chest <b>PA</b>", study_date="20260102")
+    before = len(desk.events("worklist_shown"))
+    page = browser(desk, Role.RESIDENT).get("/")
+    assert page.headers["cache-control"] == "no-store"
+    assert "DOE, JANE" in page.text
+    assert "2026-01-02" in page.text
+    assert "Chest &lt;b&gt;PA" in page.text
+    assert len(desk.events("worklist_shown")) == before + 1
+
+
+def test_who_may_not_see_identities_gets_a_worklist_without_names(desk: Desk) -> None:
+    desk.study(patient_name="CANARY^NAME", patient_id="CANARY1", study_description="CANARY")
+    before = len(desk.events("worklist_shown"))
+    for role in (Role.AUDITOR, Role.ADMIN, Role.INTAKE, Role.DASHBOARD):
+        page = browser(desk, role).get("/")
+        assert page.status_code == 200
+        assert "CANARY" not in page.text
+    assert len(desk.events("worklist_shown")) == before
+
+
+def test_the_worklist_is_filtered_and_paged_without_a_script(desk: Desk) -> None:
+    desk.study(modality="NM", ends="abstained", patient_name="NUCLEAR^ONE")
+    client = browser(desk, Role.ATTENDING)
+    page = client.get("/?modality=NM&reading_state=abstained")
+    assert page.text.count("<tr>") == 2
+    assert "no protocol" in page.text
+    assert "No study matches" in client.get("/?modality=XX").text
+    assert client.get("/?state=nonsense").status_code == 422
+
+
+def test_empty_choices_of_the_filter_form_ask_for_all(desk: Desk) -> None:
+    desk.study()
+    page = browser(desk, Role.ATTENDING).get("/?modality=&state=&reading_state=&report_state=&lane=")
+    assert page.status_code == 200
+    assert "/studies/" in page.text
+
+
+def test_the_study_page_shows_pictures_the_marked_draft_and_where_it_comes_from(desk: Desk) -> None:
+    study_uid = desk.study(patient_name="DOE^JANE")
+    before = len(desk.events("study_opened"))
+    page = browser(desk, Role.RESIDENT).get(f"/studies/{study_uid}")
+    assert page.headers["cache-control"] == "no-store"
+    assert '<img src="/api/v1/pictures/' in page.text
+    assert page.text.count(BANNER_DRAFT) >= 2
+    for said in ("phantom-chest", "d" * 64, "e" * 64, "low confidence", "opacity in the left upper zone"):
+        assert said in page.text
+    opened = desk.events("study_opened")[before:]
+    assert len(opened) == 1
+    assert opened[0]["pictures"]
+    assert "Save and go on to sign" not in page.text
+
+
+def test_a_physician_edits_saves_and_signs_exactly_what_is_shown(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.ATTENDING)
+    page = client.get(f"/studies/{study_uid}")
+    text_now = editor_text(page)
+    assert BANNER_DRAFT not in text_now
+    saved = submit(
+        client, page, f"{report}/text", text=text_now.replace("left", "right").replace("\n", "\r\n"), then="sign"
+    )
+    assert (saved.status_code, saved.headers["location"]) == (303, f"{report}/sign")
+    signing = client.get(f"{report}/sign")
+    assert "opacity in the right upper zone" in signing.text
+    assert "UNSIGNED" in signing.text
+    refused = submit(client, signing, f"{report}/sign", password="wrong")
+    assert refused.status_code == 401
+    assert "password" in refused.text
+    signed = submit(client, refused, f"{report}/sign", password=PASSWORD)
+    assert signed.headers["location"] == f"/studies/{study_uid}?done=signed"
+    page = client.get(signed.headers["location"])
+    assert "Signed by <strong>Dr. Attending</strong>" in page.text
+    assert "authorship and approval" in page.text
+    assert "<textarea" not in page.text
+    assert client.get(f"{report}/sign").status_code == 303
+
+
+def test_of_two_editors_the_second_finds_both_texts_on_the_page(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    one, two = browser(desk, Role.RESIDENT), browser(desk, Role.ATTENDING)
+    of_one, of_two = one.get(f"/studies/{study_uid}"), two.get(f"/studies/{study_uid}")
+    submit(one, of_one, f"{report}/text", text="Findings:\nWords of the first.")
+    page = submit(two, of_two, f"{report}/text", text="Findings:\nWords of the <second>.")
+    assert page.status_code == 409
+    assert "Somebody saved in between" in page.text
+    assert "Words of the first." in page.text
+    assert editor_text(page) == "Findings:\nWords of the <second>."
+    assert submit(two, page, f"{report}/text", text=editor_text(page)).status_code == 303
+    assert "Words of the &lt;second&gt;." in one.get(f"/studies/{study_uid}").text
+
+
+def test_a_text_with_the_banner_is_refused_and_kept(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT)
+    page = submit(client, client.get(f"/studies/{study_uid}"), f"{report}/text", text=f"{BANNER_DRAFT}\nMy words.")
+    assert page.status_code == 422
+    assert editor_text(page) == f"{BANNER_DRAFT}\nMy words."
+    assert desk.report_of(study_uid).revision == 1
+
+
+def test_a_text_for_a_report_that_was_signed_meanwhile_is_kept_for_copying(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    resident, attending = browser(desk, Role.RESIDENT), browser(desk, Role.ATTENDING)
+    page = resident.get(f"/studies/{study_uid}")
+    submit(attending, attending.get(f"{report}/sign"), f"{report}/sign", password=PASSWORD)
+    late = submit(resident, page, f"{report}/text", text="Findings:\nToo late.")
+    assert late.status_code == 409
+    assert "Too late." in late.text
+    assert "not saved" in late.text
+
+
+def test_a_text_outlives_the_session_it_was_typed_in(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT, login="slow writer")
+    page = client.get(f"/studies/{study_uid}")
+    with transaction(desk.engine) as session:
+        session.execute(text("UPDATE user_sessions SET ended_at = now()"))
+    over = submit(client, page, f"{report}/text", text="Findings:\nMy <long> text.")
+    assert over.status_code == 401
+    assert "My &lt;long&gt; text." in over.text
+    wrong = submit(client, over, "/sign-in", login="slow writer", password="wrong", text="Findings:\nMy <long> text.")
+    assert wrong.status_code == 401
+    assert "My &lt;long&gt; text." in wrong.text
+    back = submit(client, wrong, "/sign-in", login="slow writer", password=PASSWORD, text="Findings:\nMy <long> text.")
+    assert back.status_code == 200
+    assert editor_text(back) == "Findings:\nMy <long> text."
+    assert submit(client, back, f"{report}/text", text=editor_text(back)).status_code == 303
+    assert desk.report_of(study_uid).revision == 2
+
+
+def test_a_text_outlives_the_database(
+    desk: Desk, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from gateway.web import report_pages
+
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT)
+    page = client.get(f"/studies/{study_uid}")
+
+    def away(*_: object, **__: object) -> int:
+        raise OperationalError("SELECT", {}, Exception("gone"))
+
+    with monkeypatch.context() as gone:
+        gone.setattr(report_pages, "save_text", away)
+        kept = submit(client, page, f"{report}/text", text="Findings:\nMy text.")
+    assert kept.status_code == 503
+    assert "My text." in kept.text
+    assert submit(client, kept, f"{report}/text", text="Findings:\nMy text.").status_code == 303
+
+
+def test_images_that_came_later_must_be_looked_at_before_signing(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.ATTENDING)
+    submit(client, client.get(f"/studies/{study_uid}"), f"{report}/text", text=WORDS)
+    before = client.get(f"{report}/sign")
+    assert 'name="reason"' not in before.text
+    with transaction(desk.engine) as session:
+        desk.add_images(session, study_uid)
+        session.execute(text("UPDATE readings SET state = 'superseded' WHERE state = 'queued'"))
+    assert "outdated" in client.get(f"/studies/{study_uid}").text
+    refused = submit(client, before, f"{report}/sign", password=PASSWORD)
+    assert refused.status_code == 409
+    assert 'name="reason"' in refused.text
+    signed = submit(client, refused, f"{report}/sign", password=PASSWORD, reason="Only a doubled view.")
+    assert signed.status_code == 303
+    assert "Only a doubled view." in client.get(f"/studies/{study_uid}").text
+
+
+def test_an_undecided_conflict_leaves_no_form_to_sign(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.ATTENDING)
+    before = client.get(f"{report}/sign")
+    with transaction(desk.engine) as session:
+        session.execute(
+            text(
+                "UPDATE instances SET conflict_kind = 'identity' WHERE study_id = (SELECT id FROM studies WHERE"
+                " study_instance_uid = :u)"
+            ),
+            {"u": study_uid},
+        )
+    refused = submit(client, before, f"{report}/sign", password=PASSWORD)
+    assert refused.status_code == 409
+    assert 'name="password"' not in refused.text
+
+
+def test_declaring_preliminary_saves_first(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT)
+    answer = submit(client, client.get(f"/studies/{study_uid}"), f"{report}/text", text=WORDS, then="preliminary")
+    assert answer.headers["location"].endswith("done=preliminary")
+    row = desk.report_of(study_uid)
+    assert (row.state, row.revision) == ("preliminary", 2)
+    page = client.get(f"/studies/{study_uid}")
+    assert "declare preliminary" not in page.text
+    assert "Former texts" in page.text
+
+
+def test_a_report_is_cancelled_with_a_reason_and_may_be_begun_again(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT)
+    page = client.get(f"/studies/{study_uid}")
+    assert submit(client, page, f"{report}/cancel", reason="").status_code == 422
+    assert submit(client, page, f"{report}/cancel", reason="Wrong side.").status_code == 303
+    page = client.get(f"/studies/{study_uid}")
+    assert submit(client, page, f"/studies/{study_uid}/report").headers["location"].endswith("done=begun")
+
+
+@pytest.mark.parametrize(
+    ("ends", "header", "why"),
+    [("abstained", {}, "no protocol"), ("failed", {}, "It broke."), ("done", {"has_pixels": False}, "no images")],
+)
+def test_what_was_not_analysed_says_why_and_is_begun_by_hand(
+    desk: Desk, ends: str, header: dict[str, object], why: str
+) -> None:
+    study_uid = desk.study(ends=ends, **header)
+    client = browser(desk, Role.ATTENDING)
+    page = client.get(f"/studies/{study_uid}")
+    assert why in page.text
+    assert BANNER_DRAFT not in page.text
+    assert submit(client, page, f"/studies/{study_uid}/report").status_code == 303
+    page = client.get(f"/studies/{study_uid}")
+    assert editor_text(page).split() == ["Findings:", "Impression:"]
+    again = client.post(f"/studies/{study_uid}/report", data={"csrf": csrf_of(page)})
+    assert again.status_code == 409
+
+
+def test_an_operator_has_a_failed_reading_done_again(desk: Desk) -> None:
+    study_uid = desk.study(ends="failed")
+    client = browser(desk, Role.OPERATOR)
+    page = client.get(f"/studies/{study_uid}")
+    action = re.search(r'action="(/readings/[^"]+/retry)"', page.text)
+    assert action
+    assert submit(client, page, action[1]).headers["location"].endswith("done=retried")
+    assert "The reading is queued" in client.get(f"/studies/{study_uid}").text
+    assert "/retry" not in browser(desk, Role.ATTENDING).get(f"/studies/{study_uid}").text
+    with transaction(desk.engine) as session:
+        session.execute(text("UPDATE readings SET state = 'superseded' WHERE state = 'queued'"))
+
+
+def test_a_form_without_its_token_changes_nothing(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.ATTENDING)
+    page = client.post(f"{report}/text", data={"seen": "1", "text": WORDS})
+    assert page.status_code == 403
+    assert "right upper zone" in page.text
+    assert client.post(f"{report}/sign", data={"seen": "1", "shown": "1", "password": PASSWORD}).status_code == 403
+    assert client.post("/sign-out").status_code == 403
+    assert desk.report_of(study_uid).state == "draft"
+
+
+def test_signing_out_ends_the_session(desk: Desk) -> None:
+    client = browser(desk, Role.ATTENDING)
+    page = client.get("/")
+    assert submit(client, page, "/sign-out").headers["location"] == "/sign-in"
+    assert client.get("/").headers["location"] == "/sign-in"
+
+
+def test_only_messages_of_ours_are_shown_after_a_form(desk: Desk) -> None:
+    study_uid = desk.study()
+    page = browser(desk, Role.ATTENDING).get(f"/studies/{study_uid}?done=CANARY")
+    assert page.status_code == 200
+    assert "CANARY" not in page.text
+
+
+def test_hostile_text_from_a_header_and_from_the_model_stays_text(desk: Desk) -> None:
+    from tests.records import draft_body
+
+    evil = "<script>alert(1)</script>"
+    study_uid = desk.study(
+        body=draft_body(evil), patient_name=evil, study_description=evil, series_description=evil, patient_id=evil
+    )
+    client = browser(desk, Role.ATTENDING)
+    for path in ("/", f"/studies/{study_uid}", f"/reports/{desk.report_of(study_uid).id}/sign"):
+        assert "<script>alert" not in client.get(path).text
+
+
+def test_pages_work_from_another_folder(
+    desk: Desk, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    made = create_app(
+        ApiSettings(database_url="postgresql://x:y@127.0.0.1:9/z", store=tmp_path_factory.mktemp("store"))
+    )
+    assert TestClient(made).get("/sign-in").status_code == 200

@@ -1,0 +1,272 @@
+"""An engine behind an OpenAI-compatible server (vLLM, SGLang, our own ``serve``): ``/v1/chat/completions``.
+
+Knows the wire. Pictures travel as PNG data URLs; answers are streamed, so that a cancel closes the connection and the
+server may stop. Does not know templates or weights: the server renders and runs them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from PIL import Image
+
+from record.errors import EngineRejected, EngineUnavailable
+from worker.engines.contract import Completion, EngineIdentity, Finish, Message, Picture, Prompt
+from worker.engines.ticket import Ticket
+from worker.engines.wording import sanitised
+
+CONNECT_S = 2.0
+SILENCE_S = 60.0
+"""How long the server may say nothing before the first token or between two."""
+
+_PASSING = frozenset({408, 425, 429})
+
+
+@dataclass(slots=True)
+class _Told:
+    """One of the server's answers, as far as it has come."""
+
+    text: str = ""
+    finish: Finish | None = None
+    logprobs: list[float] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+
+
+class RemoteEngine:
+    """An `Engine` over HTTP.
+
+    Parameters
+    ----------
+    url
+        Base address, with or without ``/v1``.
+    model
+        The name the server lists.
+    """
+
+    def __init__(
+        self, url: str, *, model: str, api_key: str | None = None, slots: int = 4, silence_s: float = SILENCE_S
+    ) -> None:
+        base = url.rstrip("/").removesuffix("/v1") + "/v1/"
+        self._slots = slots
+        self._silence_s = silence_s
+        self._closing = threading.Event()
+        self._admission = threading.Lock()
+        self._live: set[Ticket] = set()
+        self._client = httpx.Client(
+            base_url=base,
+            headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(silence_s, connect=CONNECT_S, pool=None),
+            limits=httpx.Limits(max_connections=slots + 1),
+        )
+        try:
+            self._identity = self._identify(model, urlsplit(base).netloc.rpartition("@")[2])
+        except BaseException:
+            self._client.close()
+            raise
+        self._pool = ThreadPoolExecutor(slots, thread_name_prefix="remote")
+
+    @property
+    def identity(self) -> EngineIdentity:
+        """Which model the server says it runs; its weights cannot be seen from here."""
+        return self._identity
+
+    @property
+    def slots(self) -> int:
+        """How many requests are open at once."""
+        return self._slots
+
+    def submit(self, prompt: Prompt) -> Ticket:
+        """Take a prompt; see `Engine.submit`."""
+        if prompt.constraint is not None:
+            raise EngineRejected("this engine knows no constraints", reason="constraint")
+        if not prompt.messages or prompt.messages[-1].role != "user":
+            raise EngineRejected("the last message is not the user's", reason="no_question")
+        ticket = Ticket(prompt)
+        with self._admission:
+            if self._closing.is_set():
+                raise _closed()
+            self._live.add(ticket)
+            self._pool.submit(self._answer, ticket)
+        return ticket
+
+    def close(self) -> None:
+        """Stop at the next word; whoever waits gets `EngineUnavailable`."""
+        with self._admission:
+            self._closing.set()
+            left = list(self._live)
+        for ticket in left:
+            ticket.fail(_closed())
+        self._client.close()
+        self._pool.shutdown(wait=False, cancel_futures=True)  # a thread may wait for a silent server a while yet
+
+    def _identify(self, model: str, host: str) -> EngineIdentity:
+        try:
+            response = self._client.get("models")
+            _check(response.status_code)
+            listed = {entry["id"]: entry for entry in response.json()["data"]}
+        except httpx.HTTPError as error:
+            raise EngineUnavailable("the engine's server does not answer", error_type=type(error).__name__) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineUnavailable("the engine's server lists no models", reason="malformed_answer") from error
+        if model not in listed:
+            raise EngineRejected(
+                f"the engine's server does not serve {model!r} but {', '.join(sorted(listed)) or 'nothing'}",
+                reason="unknown_model",
+            )
+        entry = listed[model]
+        software = {"server": response.headers.get("server", ""), "owned_by": str(entry.get("owned_by", ""))}
+        return EngineIdentity(
+            model=model,
+            revision=str(entry.get("root", "")),
+            architecture="",
+            weights_digest="",
+            dtype="",
+            where=host,
+            software=software,
+        )
+
+    def _answer(self, ticket: Ticket) -> None:
+        try:
+            if not ticket.over:
+                self._stream(ticket)
+        except httpx.HTTPError as error:
+            ticket.fail(EngineUnavailable("the engine's server went away", error_type=type(error).__name__))
+        except (EngineUnavailable, EngineRejected) as error:
+            ticket.fail(error)
+        except Exception as error:  # noqa: BLE001 - the engine threads' door; also a client closed under us
+            ticket.fail(EngineUnavailable("the engine's answer cannot be read", error_type=type(error).__name__))
+        finally:
+            with self._admission:
+                self._live.discard(ticket)
+
+    def _stream(self, ticket: Ticket) -> None:
+        body = _body(self._identity.model, ticket.prompt)
+        told = [_Told() for _ in range(ticket.prompt.samples)]
+        first_token_s: float | None = None
+        prompt_tokens = 0
+        patience = httpx.Timeout(min(self._silence_s, max(0.01, ticket.left_s)), connect=CONNECT_S, pool=None)
+        with self._client.stream("POST", "chat/completions", json=body, timeout=patience) as response:
+            _check(response.status_code)
+            for chunk in _chunks(response):
+                if ticket.over:
+                    return  # leaving closes the connection: the server may stop
+                if self._closing.is_set():
+                    raise _closed()
+                prompt_tokens = (chunk.get("usage") or {}).get("prompt_tokens", prompt_tokens)
+                for choice in chunk.get("choices", ()):
+                    _add(told[choice.get("index", 0)], choice)
+                if first_token_s is None and told[0].text:
+                    first_token_s = time.monotonic() - ticket.submitted
+                ticket.tell(told[0].text)
+        total_s = time.monotonic() - ticket.submitted
+        completions = []
+        for answer in told:
+            if answer.finish is None:
+                raise EngineUnavailable("the engine's answer broke off", reason="cut_off")
+            completions.append(
+                Completion(
+                    text=answer.text,
+                    finish=answer.finish,
+                    token_ids=tuple(answer.token_ids),
+                    token_logprobs=tuple(answer.logprobs),
+                    prompt_tokens=prompt_tokens,
+                    first_token_s=total_s if first_token_s is None else first_token_s,
+                    total_s=total_s,
+                    rendered_prompt=_without_pictures(body["messages"], ticket.prompt),
+                    parameters={name: value for name, value in body.items() if name != "messages"},
+                )
+            )
+        first, *others = completions
+        ticket.finish(replace(first, alternatives=tuple(others)))
+
+
+def _closed() -> EngineUnavailable:
+    return EngineUnavailable("the engine is closed", reason="closed")
+
+
+def _check(status: int) -> None:
+    if status >= 500 or status in _PASSING:
+        raise EngineUnavailable(f"the engine's server answered {status}", status=status)
+    if status >= 300:
+        raise EngineRejected(f"the engine's server answered {status}", reason="refused", status=status)
+
+
+def _body(model: str, prompt: Prompt) -> dict[str, Any]:
+    """Return the request; a repetition penalty is the server's kind, which may count the prompt as well."""
+    parameters = prompt.parameters
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message) for message in prompt.messages],
+        "max_tokens": parameters.max_new_tokens,
+        "temperature": parameters.temperature,
+        "seed": parameters.seed,
+        "n": prompt.samples,
+        "logprobs": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if parameters.repetition_penalty != 1.0:
+        body["repetition_penalty"] = parameters.repetition_penalty
+    return body
+
+
+def _message(message: Message) -> dict[str, Any]:
+    text = sanitised(message.text)
+    if not message.pictures:
+        return {"role": message.role, "content": text}
+    shown = [{"type": "image_url", "image_url": {"url": _data_url(picture)}} for picture in message.pictures]
+    return {"role": message.role, "content": [*shown, {"type": "text", "text": text}]}
+
+
+def _data_url(picture: Picture) -> str:
+    png = io.BytesIO()
+    Image.fromarray(picture.pixels).save(png, "PNG", compress_level=1)
+    return "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
+
+
+def _without_pictures(messages: list[dict[str, Any]], prompt: Prompt) -> str:
+    """Return the messages as they were sent, each picture by its digest: how the server renders them is not told."""
+    digests = iter(picture.digest for picture in prompt.pictures)
+    shown = [
+        {
+            "role": message["role"],
+            "content": message["content"]
+            if isinstance(message["content"], str)
+            else [{"picture": next(digests)} if part["type"] == "image_url" else part for part in message["content"]],
+        }
+        for message in messages
+    ]
+    return json.dumps(shown, ensure_ascii=False)
+
+
+def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Yield the server-sent events' objects up to the end mark."""
+    for line in response.iter_lines():
+        content = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or not content:
+            continue
+        if content == "[DONE]":
+            return
+        chunk = json.loads(content)
+        if "error" in chunk:
+            raise EngineUnavailable("the engine's server failed while it answered", reason="server_error")
+        yield chunk
+
+
+def _add(told: _Told, choice: dict[str, Any]) -> None:
+    told.text += (choice.get("delta") or {}).get("content") or ""
+    told.token_ids += choice.get("token_ids") or []
+    told.logprobs += [float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ()]
+    reason = choice.get("finish_reason")
+    if reason is not None:
+        told.finish = "length" if reason == "length" else "stop"
