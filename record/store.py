@@ -1,7 +1,8 @@
 """The store: instances under ids of ours, pictures under their sha256. No UID ever becomes a path.
 
 Knows where bytes lie and how they become durable; nobody else does, so that an object store can take its place.
-Does not know what the bytes mean. Layout: `instances/ab/cd/<id>.dcm` and `pictures/ab/<sha256>.png` below one root.
+Does not know what the bytes mean. Layout: `instances/yz/wx/<id>.dcm` and `pictures/yz/wx/<sha256>.png` below one root,
+by a key's last digits, since the first ones of our ids are a time.
 """
 
 from __future__ import annotations
@@ -137,7 +138,7 @@ class Store:
         if not _KEYS[kind].fullmatch(key):
             message = "A store key is lower-case hex of a fixed length."
             raise InvalidRequest(message, path_kind=kind.value)
-        return self._root / kind / key[:2] / key[2:4] / (key + _SUFFIX[kind])
+        return self._root / kind / key[-2:] / key[-4:-2] / (key + _SUFFIX[kind])
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from argon2 import PasswordHasher
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -18,6 +19,8 @@ from record.ids import new_id
 from record.instances import InstanceHeader
 from record.models import Draft, Reading, Report, Study
 from record.states import Role
+
+accounts._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # argon2's price is not what is tested
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 SR = "1.2.840.10008.5.1.4.1.1.88.11"

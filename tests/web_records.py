@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from argon2 import PasswordHasher
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -31,7 +30,6 @@ from tests.conftest import FreshDatabase
 from tests.records import arrival, draft_body, study_of, uid
 
 PASSWORD = "correct horse battery"
-accounts._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # argon2's price is not what is tested
 MACHINES = (Role.OPERATOR, Role.AUDITOR, Role.DASHBOARD, Role.INTAKE, Role.ADMIN)
 
 

@@ -164,6 +164,7 @@ def test_a_damaged_file_goes_aside_with_its_reason_and_others_pass(engine, spool
     assert len(rows(engine)) == 1
 
 
+@pytest.mark.slow
 def test_a_file_the_database_refuses_steps_aside_and_is_tried_again(engine, database, spool, indexer):
     owner = connect(database.owner_url)
     with owner.begin() as connection:

@@ -9,79 +9,24 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import threading
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE
-from pynetdicom.dimse_messages import C_STORE_RQ
-from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.dicom.listener import Listener
-from gateway.dicom.send import echo, send
+from gateway.dicom.send import send
 from gateway.indexer import arrival_of
-from gateway.launcher.processes import free_port, wait_until
-from gateway.spool import KnownPeer, Spool, write_peers
+from gateway.launcher.processes import wait_until
+from gateway.spool import KnownPeer, write_peers
 from record.errors import Misconfigured
 from record.settings import ListenerSettings
 from tests.conftest import missing
 from tests.instances import CT, EXPLICIT, encoded, instance, saved, uid
+from tests.listeners import AET, associate, listening, peak_bytes, raw_connection, store_raw
 
 STORESCU = Path("/usr/bin/storescu")  # dcmtk's; the one on the path may be pynetdicom's
-AET = "COUNTERSIGN"
-
-
-@dataclass
-class Running:
-    """A listener process, its port and its one spool."""
-
-    process: subprocess.Popen
-    port: int
-    root: Path
-    log: Path
-
-    @property
-    def spool(self):
-        return Spool(self.root / "00")
-
-    def files(self, room="ready"):
-        return sorted((self.root / "00" / room).iterdir())
-
-    def answers(self):
-        return echo("127.0.0.1", self.port, AET, 5.0)
-
-    def send(self, *paths, calling_aet="SENDER"):
-        """Statuses by file."""
-        statuses = {}
-        send(paths, "127.0.0.1", self.port, AET, statuses.__setitem__, calling_aet=calling_aet)
-        return statuses
-
-
-@contextmanager
-def listening(root, **settings):
-    port = free_port()
-    told = {"spool": root, "dicom_port": port, "open_peers": 1, "min_free_bytes": 1000, **settings}
-    environment = {f"COUNTERSIGN_{name.upper()}": str(value) for name, value in told.items()}
-    log = root.parent / f"listener-{port}.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "gateway", "gateway", "listener"],
-            env={**os.environ, **environment},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=Path(__file__).parents[2],
-        )
-    running = Running(process, port, root, log)
-    try:
-        assert wait_until(lambda: b"listener_started" in log.read_bytes() or process.poll() is not None, within_s=30)
-        assert process.poll() is None, log.read_text()
-        yield running
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -101,42 +46,6 @@ def listener(shared):
     yield shared
     assert shared.answers()
     assert wait_until(lambda: shared.files("incoming") == [], within_s=8)
-
-
-def raw_connection(listener):
-    return socket.create_connection(("127.0.0.1", listener.port), timeout=10)
-
-
-def associate(listener, *, calling="SENDER", called=AET, contexts=((CT, EXPLICIT),)):
-    ae = AE(calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
-    for class_uid, syntax in contexts:
-        ae.add_requested_context(class_uid, syntax)
-    return ae.associate("127.0.0.1", listener.port, ae_title=called)
-
-
-def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", part=1.0):
-    """A C-STORE of these bytes under any UID, past the client library's own checks; the status, if one comes."""
-    from io import BytesIO
-
-    request = C_STORE()
-    request.MessageID, request.Priority = 1, 2
-    request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CT, "1.2.3"
-    request.DataSet = BytesIO(data)
-    message = C_STORE_RQ()
-    message.primitive_to_message(request)
-    message.command_set["AffectedSOPClassUID"]._value = sop_class_uid
-    message.command_set["AffectedSOPInstanceUID"]._value = sop_instance_uid
-    association._reactor_checkpoint.clear()
-    fragments = list(message.encode_msg(1, 4096))
-    for fragment in fragments[: max(1, int(len(fragments) * part))]:
-        association.dul.send_pdu(fragment)
-    if part < 1:
-        assert wait_until(association.dul.to_provider_queue.empty, within_s=5)
-        return None
-    _, response = association.dimse.get_msg(block=True)
-    association._reactor_checkpoint.set()
-    return response.Status if response else None
 
 
 # --- who sends what it should ----------------------------------------------------------------------------------------
@@ -183,11 +92,6 @@ def test_a_large_instance_costs_no_memory(listener, tmp_path):
     before = peak_bytes(listener.process.pid)
     assert listener.send(path) == {path: 0}
     assert peak_bytes(listener.process.pid) - before < 40_000_000
-
-
-def peak_bytes(pid):
-    (line,) = [x for x in Path(f"/proc/{pid}/status").read_text().splitlines() if x.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 def test_lossless_and_plain_are_chosen_before_lossy(listener):
@@ -386,6 +290,7 @@ def test_a_sender_cut_off_in_the_middle_leaves_nothing(listener):
     assert listener.files() == []
 
 
+@pytest.mark.slow
 def test_a_sender_that_falls_silent_in_the_middle_is_cut_off(listener):
     association = associate(listener)
     store_raw(association, encoded(ds := instance(side=500)), sop_instance_uid=ds.SOPInstanceUID, part=0.5)

@@ -29,6 +29,7 @@ def bench(tmp_path: Path, database: FreshDatabase, redis_url: str) -> Iterator[B
     made.close()
 
 
+@pytest.mark.slow
 def test_phantoms_are_drafted_by_the_phantom_model(engine: Engine, bench: Bench, tmp_path: Path) -> None:
     admit_phantoms(engine, bench.store, tmp_path, 3)
     bench.start("cpu", "worker", "cpu")

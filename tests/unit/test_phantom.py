@@ -167,6 +167,7 @@ def test_the_committed_model_is_small() -> None:
     assert sum(path.stat().st_size for path in MODEL_DIR.iterdir()) < 6_000_000
 
 
+@pytest.mark.slow
 def test_training_saves_a_checkpoint_that_the_engine_opens(tmp_path: Path) -> None:
     from worker.engines import open_engine
     from worker.phantom.train import main
