@@ -237,6 +237,25 @@ def add_token(name: str, role: str, scopes: tuple[str, ...], site: str | None) -
     click.echo(token)
 
 
+@cli.group()
+def peers() -> None:
+    """Who may send images."""
+
+
+@peers.command("add")
+@data_dir
+@click.argument("ae_title")
+@click.argument("address")
+@click.option("--site", default=None, help="Needed when there are several.")
+def add_peer(ae_title: str, address: str, site: str | None) -> None:
+    """Let a sender in, by its AE title and IP address; the listener knows it within seconds."""
+    from record import accounts
+
+    with _transaction() as session:
+        peer = accounts.add_peer(session, site=site, ae_title=ae_title, address=address)
+    click.echo(f"{peer.ae_title} may send from {peer.address}", err=True)
+
+
 @cli.command()
 @data_dir
 @click.option("--most", default=20, show_default=True, help="Stop after so many faults.")

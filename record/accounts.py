@@ -1,4 +1,4 @@
-"""Sites, people and machines: accounts, passwords, sessions and tokens.
+"""Sites, people, machines and senders: accounts, passwords, sessions, tokens and peers.
 
 Knows how somebody is recognised. Does not know what they may do (`access`) or how a door asks (`gateway.web`).
 Passwords are argon2id hashes; a token or a session's secret is 256 random bits of which only the sha256 is stored.
@@ -7,6 +7,7 @@ Passwords are argon2id hashes; a token or a session's secret is 256 random bits 
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import secrets
 import uuid
 from collections.abc import Iterable
@@ -21,10 +22,11 @@ from sqlalchemy.orm import Session
 from record import audit
 from record.access import Principal
 from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
-from record.models import Site, Token, User, UserSession
+from record.models import Peer, Site, Token, User, UserSession
 from record.states import Role
 
 MIN_PASSWORD = 10
+MAX_AE_TITLE = 16
 _LOCK_AFTER = 10
 _LOCK_S = 300
 _hasher = PasswordHasher()
@@ -135,6 +137,36 @@ def add_token(
     session.flush()
     audit.write(session, "token_added", site_id=found.id, token_id=token.id, role=role)
     return secret
+
+
+def add_peer(session: Session, *, site: str | None, ae_title: str, address: str) -> Peer:
+    """Let a sender in: an AE title (VR AE, PS3.5 6.2) bound to one address.
+
+    Raises
+    ------
+    InvalidRequest
+        It is no AE title, or no IP address.
+    Conflict
+        The sender is known already.
+    """
+    title = ae_title.strip(" ")
+    if not 1 <= len(title) <= MAX_AE_TITLE or not title.isascii() or not title.isprintable() or "\\" in title:
+        message = "An AE title has 1 to 16 printable ASCII characters and no backslash."
+        raise InvalidRequest(message)
+    try:
+        plain = str(ipaddress.ip_address(address))
+    except ValueError:
+        message = "The address is an IP address, such as 10.0.0.9."
+        raise InvalidRequest(message) from None
+    found = find_site(session, site)
+    if session.scalar(select(Peer.id).where(Peer.ae_title == title, Peer.address == plain)):
+        message = "This sender is known already."
+        raise Conflict(message)
+    peer = Peer(site_id=found.id, ae_title=title, address=plain)
+    session.add(peer)
+    session.flush()
+    audit.write(session, "peer_added", site_id=found.id, peer_id=peer.id)
+    return peer
 
 
 def token_principal(session: Session, secret: str) -> Principal:
