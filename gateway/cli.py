@@ -22,8 +22,19 @@ from record.states import Role
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from record.settings import Base
+
 PATH = click.Path(path_type=Path)
 DATA_DIR_HELP = "An embedded run's folder; without it the settings are taken from the environment."
+ADMIN_DATA_DIR_HELP = (
+    "An embedded run's folder. Without it the environment is taken, or, when that has no DATABASE_URL, the folder of "
+    "`countersign up`."
+)
+UP_DATA_DIR_HELP = (
+    "Where everything is kept (default: $XDG_STATE_HOME/countersign, that is ~/.local/state/countersign; for root "
+    "/var/lib/countersign/data)."
+)
+PORT_HELP = "0 takes the last port of this folder, or a free one."
 
 
 def main() -> None:
@@ -43,8 +54,32 @@ def _take_environment(context: click.Context, _option: click.Parameter, folder: 
         os.environ.update(environment_of(folder, owner=context.info_name == "migrate"))
 
 
+def _find_environment(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+    """The same for a person's verb, which also finds the run that `countersign up` keeps where nobody said otherwise."""
+    if folder is None and not context.resilient_parsing and not _names_a_database():
+        from gateway.launcher.folder import default_folder, holds_run
+
+        usual = default_folder()
+        if holds_run(usual):
+            _say(f"on the run in {usual}")
+            folder = usual
+    _take_environment(context, option, folder)
+
+
+def _names_a_database() -> bool:
+    return bool(os.environ.get("DATABASE_URL") or os.environ.get("COUNTERSIGN_DATABASE_URL"))
+
+
 data_dir = click.option(
     "--data-dir", type=PATH, expose_value=False, is_eager=True, callback=_take_environment, help=DATA_DIR_HELP
+)
+admin_data_dir = click.option(
+    "--data-dir",
+    type=PATH,
+    expose_value=False,
+    is_eager=True,
+    callback=_find_environment,
+    help=ADMIN_DATA_DIR_HELP,
 )
 
 
@@ -55,19 +90,24 @@ def cli() -> None:
 
 
 @cli.command()
-@click.option(
-    "--data-dir", type=PATH, default=None, help="Where everything is kept (default: the user's state folder)."
-)
+@click.option("--data-dir", type=PATH, default=None, help=UP_DATA_DIR_HELP)
 @click.option("--dicom-host", envvar="COUNTERSIGN_DICOM_HOST", default="127.0.0.1", show_default=True)
 @click.option(
-    "--dicom-port", envvar="COUNTERSIGN_DICOM_PORT", type=click.IntRange(0, 65535), default=11112, show_default=True
-)
+    "--dicom-port", envvar="COUNTERSIGN_DICOM_PORT", type=click.IntRange(0, 65535), default=11112, show_default=True,
+    help=PORT_HELP,
+)  # fmt: skip
 @click.option("--http-host", envvar="COUNTERSIGN_HTTP_HOST", default="127.0.0.1", show_default=True)
 @click.option(
-    "--http-port", envvar="COUNTERSIGN_HTTP_PORT", type=click.IntRange(0, 65535), default=8042, show_default=True
-)
+    "--http-port", envvar="COUNTERSIGN_HTTP_PORT", type=click.IntRange(0, 65535), default=8042, show_default=True,
+    help=PORT_HELP,
+)  # fmt: skip
 @click.option(
-    "--aet", "ae_title", envvar="COUNTERSIGN_AE_TITLE", default="COUNTERSIGN", show_default=True, help="Our AE title."
+    "--aet",
+    "ae_title",
+    envvar="COUNTERSIGN_AE_TITLE",
+    default="COUNTERSIGN",
+    show_default=True,
+    help="Our AE title: 1 to 16 printable ASCII characters.",
 )
 @click.option(
     "--stable-after", "stable_after_s", envvar="COUNTERSIGN_STABLE_AFTER_S", type=click.FloatRange(min=0), default=60.0,
@@ -86,7 +126,7 @@ def cli() -> None:
     is_flag=True,
     help="Take images from unknown senders (loopback only).",
 )
-@click.option("--quiet", is_flag=True, help="Keep the parts' output in the folder's logs.")
+@click.option("--quiet", is_flag=True, help="Leave the parts' output to the folder's logs.")
 def up(data_dir: Path | None, quiet: bool, **chosen: Any) -> None:
     """Run everything in the foreground until Ctrl-C.
 
@@ -151,7 +191,9 @@ def indexer(spool: Path | None) -> None:
 
     if spool:
         os.environ["COUNTERSIGN_SPOOL"] = str(spool)
-    sys.exit(index(load(IndexerSettings)))
+    settings = load(IndexerSettings)
+    _require_schema(settings)
+    sys.exit(index(settings))
 
 
 @gateway.command()
@@ -161,7 +203,9 @@ def api() -> None:
     from gateway.web.server import main as serve
     from record.settings import ApiSettings, load
 
-    sys.exit(serve(load(ApiSettings)))
+    settings = load(ApiSettings)
+    _require_schema(settings)
+    sys.exit(serve(settings))
 
 
 @gateway.command()
@@ -171,7 +215,9 @@ def sweep() -> None:
     from record.settings import SweepSettings, load
     from record.sweep import main as keep_sweeping
 
-    sys.exit(keep_sweeping(load(SweepSettings)))
+    settings = load(SweepSettings)
+    _require_schema(settings)
+    sys.exit(keep_sweeping(settings))
 
 
 @cli.command(
@@ -193,7 +239,7 @@ def users() -> None:
 
 
 @users.command("add")
-@data_dir
+@admin_data_dir
 @click.argument("login")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
 @click.option("--name", "printed_name", required=True, help="The name as it is printed under a report.")
@@ -222,7 +268,7 @@ def tokens() -> None:
 
 
 @tokens.command("add")
-@data_dir
+@admin_data_dir
 @click.argument("name")
 @click.option("--role", type=click.Choice([role.value for role in Role]), required=True)
 @click.option("--scope", "scopes", multiple=True, help="What the role alone does not allow, such as drafts:read.")
@@ -243,7 +289,7 @@ def peers() -> None:
 
 
 @peers.command("add")
-@data_dir
+@admin_data_dir
 @click.argument("ae_title")
 @click.argument("address")
 @click.option("--site", default=None, help="Needed when there are several.")
@@ -257,11 +303,11 @@ def add_peer(ae_title: str, address: str, site: str | None) -> None:
 
 
 @cli.command()
-@data_dir
-@click.option("--most", default=20, show_default=True, help="Stop after so many faults.")
+@admin_data_dir
+@click.option("--most", type=click.IntRange(min=1), default=20, show_default=True, help="Stop after so many faults.")
 def verify(most: int) -> None:
     """Walk the seals, the texts and the store; name what is wrong, the first thing first."""
-    from record import audit
+    from record import audit, verification
     from record.db import connect
     from record.settings import Base, load
     from record.store import Store
@@ -271,7 +317,7 @@ def verify(most: int) -> None:
     key = audit.read_key(settings.secrets)
     count = 0
     with _database_errors():
-        faults = audit.verify(
+        faults = verification.verify(
             connect(settings.database_url, pool=1),
             Store(settings.store),
             key,
@@ -288,6 +334,13 @@ def verify(most: int) -> None:
     if count:
         sys.exit(1)
     click.echo("nothing is wrong")
+
+
+def _require_schema(settings: Base) -> None:
+    """Refuse to start on an older schema; a database that is away is waited for by the part itself."""
+    from record.migrate import require_current_at
+
+    require_current_at(settings.database_url)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class Action(StrEnum):
     SIGN_REPORT = "reports:sign"
     RETRY_READING = "readings:retry"
     CLOSE_STUDY = "studies:close"
+    DECIDE_CONFLICT = "conflicts:decide"
     ERASE_STUDY = "studies:erase"
     READ_AUDIT = "audit:read"
     MANAGE_ACCOUNTS = "accounts:manage"
@@ -54,9 +55,16 @@ _PHYSICIAN = _READS | {
 
 PERMITTED: Mapping[Role, frozenset[Action]] = {
     Role.RESIDENT: _PHYSICIAN,
-    Role.ATTENDING: _PHYSICIAN | {Action.SIGN_REPORT},
+    Role.ATTENDING: _PHYSICIAN | {Action.SIGN_REPORT, Action.DECIDE_CONFLICT},
     Role.OPERATOR: frozenset(
-        {Action.LIST_STUDIES, Action.READ_STUDY, Action.READ_IDENTITY, Action.RETRY_READING, Action.CLOSE_STUDY}
+        {
+            Action.LIST_STUDIES,
+            Action.READ_STUDY,
+            Action.READ_IDENTITY,
+            Action.RETRY_READING,
+            Action.CLOSE_STUDY,
+            Action.DECIDE_CONFLICT,
+        }
     ),
     Role.AUDITOR: frozenset({Action.LIST_STUDIES, Action.READ_AUDIT}),
     Role.DASHBOARD: _READS,

@@ -20,13 +20,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
-from record.access import Principal
+from record.access import _SCOPES, Principal
 from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
 from record.models import Peer, Site, Token, User, UserSession
+from record.settings import valid_ae_title
 from record.states import Role
 
 MIN_PASSWORD = 10
-MAX_AE_TITLE = 16
 _LOCK_AFTER = 10
 _LOCK_S = 300
 _hasher = PasswordHasher()
@@ -121,17 +121,24 @@ def add_token(
     ------
     Conflict
         The site has a token of this name.
+    InvalidRequest
+        The role is a physician's, or a scope adds nothing to it.
     """
     found = find_site(session, site)
     if role in {Role.RESIDENT, Role.ATTENDING}:
         message = "A token belongs to a machine: it cannot be a physician."
+        raise InvalidRequest(message)
+    scopes = list(scopes)
+    if useless := [scope for scope in scopes if scope not in _SCOPES or _SCOPES[scope][0] != role]:
+        known = ", ".join(f"{scope} (role {of})" for scope, (of, _) in sorted(_SCOPES.items()))
+        message = f"The role {role} knows no scope {', '.join(map(repr, useless))}. The scopes are: {known}."
         raise InvalidRequest(message)
     if session.scalar(select(Token.id).where(Token.site_id == found.id, Token.name == name)):
         message = "The site has a token of this name."
         raise Conflict(message)
     secret = "cs_" + secrets.token_urlsafe(32)
     token = Token(
-        site_id=found.id, name=name, role=role, scopes=list(scopes), secret_sha256=_sha(secret), expires_at=expires_at
+        site_id=found.id, name=name, role=role, scopes=scopes, secret_sha256=_sha(secret), expires_at=expires_at
     )
     session.add(token)
     session.flush()
@@ -149,10 +156,11 @@ def add_peer(session: Session, *, site: str | None, ae_title: str, address: str)
     Conflict
         The sender is known already.
     """
-    title = ae_title.strip(" ")
-    if not 1 <= len(title) <= MAX_AE_TITLE or not title.isascii() or not title.isprintable() or "\\" in title:
-        message = "An AE title has 1 to 16 printable ASCII characters and no backslash."
-        raise InvalidRequest(message)
+    try:
+        title = valid_ae_title(ae_title)
+    except ValueError as error:
+        message = f"{ae_title!r} cannot be a sender: {error}."
+        raise InvalidRequest(message) from None
     try:
         plain = str(ipaddress.ip_address(address))
     except ValueError:

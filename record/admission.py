@@ -161,45 +161,73 @@ def _patient(session: Session, site_id: uuid.UUID, header: InstanceHeader) -> uu
 def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admitted:
     known = set(session.scalars(select(Instance.id).where(Instance.id.in_([a.instance_id for a in batch]))))
     fresh = [a for a in batch if a.instance_id not in known]
-    first = {
-        row.sop_instance_uid: row
-        for row in session.scalars(
-            select(Instance).where(
-                Instance.study_id == study.id,
-                Instance.sop_instance_uid.in_([a.header.sop_instance_uid for a in fresh]),
-                Instance.duplicate_of_id.is_(None),
-                Instance.conflict_of_id.is_(None),
-            )
-        )
-    }
+    _identify(session, study, [a.header for a in fresh])
+    sides = _sides(session, study, [a.header.sop_instance_uid for a in fresh])
     duplicates = conflicts = new = 0
     images_changed = False
     for arrival in fresh:
         row = _row(session, study, arrival)
-        known_side = first.get(arrival.header.sop_instance_uid)
-        if known_side is None:
-            first[arrival.header.sop_instance_uid] = row
+        known_sides = sides[arrival.header.sop_instance_uid]
+        same = next((side for side in known_sides if _same_bytes(side, arrival)), None)
+        if not known_sides:
+            known_sides.append(row)
             if _contradicts(study, arrival.header):
                 row.conflict_kind = "identity"
                 conflicts += 1
             else:
                 new += 1
                 images_changed = images_changed or (row.kind == InstanceKind.IMAGE and not row.prior)
-        elif _same_bytes(known_side, arrival):
-            row.duplicate_of_id, row.header = known_side.id, {}
+        elif same is not None:
+            row.duplicate_of_id, row.header = same.id, {}
             session.add(StoreDeletion(kind=Kind.INSTANCE, key=arrival.instance_id.hex))
             duplicates += 1
-            if known_side.prior and not row.prior:  # its first arrival by another door: no longer only a prior
-                known_side.prior = False
-                images_changed = images_changed or known_side.kind == InstanceKind.IMAGE
+            if same.prior and not row.prior:  # its first arrival by another door: no longer only a prior
+                same.prior = False
+                images_changed = images_changed or same.kind == InstanceKind.IMAGE
         else:
-            row.conflict_kind, row.conflict_of_id = "bytes", known_side.id
+            row.conflict_kind, row.conflict_of_id = "bytes", known_sides[0].id
+            known_sides.append(row)
             conflicts += 1
         session.add(row)
         session.flush()
     if fresh:
         _note_arrival(session, study, fresh, images_changed=images_changed, conflicts=conflicts)
     return Admitted(new, len(known), duplicates, conflicts)
+
+
+def _sides(session: Session, study: Study, sop_instance_uids: Sequence[str]) -> dict[str, list[Instance]]:
+    """What is kept under each UID, the first side first; what was erased is not there."""
+    sides: dict[str, list[Instance]] = defaultdict(list)
+    for row in session.scalars(
+        select(Instance)
+        .where(
+            Instance.study_id == study.id,
+            Instance.sop_instance_uid.in_(sop_instance_uids),
+            Instance.duplicate_of_id.is_(None),
+            Instance.erased_at.is_(None),
+        )
+        .order_by(Instance.conflict_of_id.is_not(None), Instance.id)
+    ):
+        sides[row.sop_instance_uid].append(row)
+    return sides
+
+
+_STUDY_TEXT = (
+    *("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex", "patient_age"),
+    *("accession_number", "study_date", "study_time", "study_description", "referring_physician_name"),
+)
+
+
+def _identify(session: Session, study: Study, headers: Sequence[InstanceHeader]) -> None:
+    """Let the first instance that names a patient speak for a study that names none yet, or none any more."""
+    named = next((h for h in headers if h.patient_id), headers[0] if headers else None)
+    if named is None or study.patient_id or not (named.patient_id or study.erased_at):
+        return
+    for name in _STUDY_TEXT:
+        if not getattr(study, name):
+            setattr(study, name, getattr(named, name))
+    study.patient_id_key = _patient(session, study.site_id, named)
+    study.erased_at = None
 
 
 def _row(session: Session, study: Study, arrival: Arrival) -> Instance:
@@ -244,7 +272,7 @@ def _series(session: Session, study: Study, header: InstanceHeader) -> uuid.UUID
 
 def _contradicts(study: Study, header: InstanceHeader) -> bool:
     """Whether an instance names another patient than its study: both say a Patient ID, and they differ."""
-    if not study.patient_id or not header.patient_id or study.erased_at:
+    if not study.patient_id or not header.patient_id:
         return False
     issuers = {study.issuer_of_patient_id, header.issuer_of_patient_id} - {""}
     return study.patient_id.strip() != header.patient_id.strip() or len(issuers) > 1
@@ -265,6 +293,7 @@ def _note_arrival(
                 Instance.study_id == study.id,
                 Instance.duplicate_of_id.is_(None),
                 Instance.conflict_of_id.is_(None),
+                Instance.erased_at.is_(None),
             )
         )
         or 0

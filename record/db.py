@@ -94,5 +94,10 @@ def transaction(engine: Engine) -> Iterator[Session]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error says that PostgreSQL is gone (rather than that a statement is wrong)."""
-    return isinstance(error, AWAY) or (isinstance(error, DBAPIError) and error.connection_invalidated)
+    """Whether an error says that PostgreSQL is gone (rather than that a statement is wrong, locked out or too slow)."""
+    if not isinstance(error, DBAPIError):
+        return False
+    code = str(getattr(error.orig, "sqlstate", None) or "")
+    if code:  # PostgreSQL's appendix A: 08 connection exceptions, 57P operator intervention, 25P03 idled out
+        return code.startswith(("08", "57P")) or code == "25P03"
+    return isinstance(error, AWAY) or error.connection_invalidated

@@ -25,6 +25,7 @@ PERMITTED = frozenset(
         "traceback", "port", "host", "url_host", "path_kind", "signal", "exit_status", "part_name", "status", "route",
         "method", "sop_class_uid", "transfer_syntax_uid", "result", "slots", "device", "dtype", "version", "setting",
         "hint", "queue", "depth", "claimable", "frames", "pictures", "omitted", "tokens", "finish", "free_bytes",
+        "calling_ae_title", "called_ae_title", "peer_address",
     }
 )  # fmt: skip
 

@@ -11,8 +11,9 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from pydantic import SecretStr
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
-from record.db import parse_url
+from record.db import connect, is_away, parse_url
 from record.errors import Misconfigured
 
 
@@ -52,3 +53,16 @@ def require_current(engine: Engine) -> None:
     if there is None or (own is not None and there < own):
         message = f"The database's schema is {there or 'not there'}; this release needs {own}. Run: countersign migrate"
         raise Misconfigured(message)
+
+
+def require_current_at(url: str | SecretStr) -> None:
+    """As `require_current`, at a program's start; says nothing while PostgreSQL is away, which the program waits for."""
+    engine = connect(url, pool=1)
+    try:
+        require_current(engine)
+    except DBAPIError as error:
+        if not is_away(error):
+            message = "The database refuses the programs' role. Was it migrated? Run: countersign migrate"
+            raise Misconfigured(message) from None
+    finally:
+        engine.dispose()

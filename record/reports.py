@@ -232,6 +232,7 @@ def sign(
         study_id=study.id,
         report_id=report.id,
         signature_id=signature.id,
+        signature_sha256=audit.signature_digest(signature),
         revision=revision.number,
         study_revision=shown,
         body_sha256=revision.body_sha256,
@@ -312,6 +313,7 @@ def _open(
         study_id=study_id,
         report_id=report.id,
         draft_id=draft.id if draft else None,
+        revision=revision.number,
         study_revision=study_revision,
         body_sha256=revision.body_sha256,
     )

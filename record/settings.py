@@ -6,15 +6,80 @@ are the outside world's own: `DATABASE_URL`, `REDIS_URL`, and the owner's URL fo
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
+from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_core.core_schema import ValidationInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from record.errors import Misconfigured
 
 S = TypeVar("S", bound=BaseSettings)
+PHANTOM = "phantom"
+MAX_AE_TITLE = 16
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+
+
+def valid_ae_title(text: str) -> str:
+    """An AE title (VR AE, PS3.5 section 6.2) without the spaces around it, which mean nothing.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    title = text.strip(" ")
+    if not 1 <= len(title) <= MAX_AE_TITLE or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError(f"an AE title has 1 to {MAX_AE_TITLE} printable ASCII characters and no backslash")
+    return title
+
+
+def valid_engine_url(url: str) -> str:
+    """The base URL of an engine's server.
+
+    Raises
+    ------
+    ValueError
+        It is no http or https address of a host.
+    """
+    fine = not re.search(r"\s", url)
+    try:
+        parts = urlsplit(url)
+        fine = fine and parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that does not close, a port that is no number
+        fine = False
+    if not fine:
+        raise ValueError("an engine's URL looks like http://host:8000 or https://host/v1")
+    return url
+
+
+def valid_model(model: str) -> str:
+    """A model that can run in the worker's own process, as far as its name and its folder tell.
+
+    Raises
+    ------
+    ValueError
+        It is neither ``phantom``, nor a checkpoint's folder, nor in the form of a hub id.
+    """
+    folder = Path(model)
+    if (
+        model != PHANTOM
+        and not (folder / "config.json").is_file()
+        and (folder.exists() or not _HUB_ID.fullmatch(model))
+    ):
+        raise ValueError(
+            f"a model is {PHANTOM}, a folder with a config.json, or a hub id such as owner/name; with "
+            "COUNTERSIGN_ENGINE_URL it is the name that the server lists"
+        )
+    return model
+
+
+def _none_if_blank(value: Any) -> Any:
+    return None if value == "" else value  # compose files pass on what is not set as an empty text
 
 
 class Base(BaseSettings):
@@ -66,7 +131,7 @@ class ListenerSettings(BaseSettings):
     """Folder on a local disk that holds this machine's spools."""
     dicom_host: str = "127.0.0.1"
     dicom_port: int = 11112
-    ae_title: str = "COUNTERSIGN"
+    ae_title: Annotated[str, AfterValidator(valid_ae_title)] = "COUNTERSIGN"
     open_peers: bool = False
     """Take unknown senders. Only on a loopback address."""
     max_associations: int = 100
@@ -106,10 +171,12 @@ class ApiSettings(Sweeping):
 class WorkerSettings(Sweeping):
     """Both workers. The cpu worker binds a reading to `model`; the gpu worker serves it."""
 
-    model: str = "phantom"
-    """phantom, a checkpoint's folder, or a hub id."""
-    engine_url: str | None = None
+    engine_url: Annotated[Annotated[str, AfterValidator(valid_engine_url)] | None, BeforeValidator(_none_if_blank)] = (
+        None
+    )
     """Base URL of an OpenAI-compatible server; without it the model runs in this process."""
+    model: str = PHANTOM
+    """phantom, a checkpoint's folder, or a hub id; with `engine_url`, the name that its server lists."""
     engine_key_file: Path | None = None
     slots: int = 4
     """Readings that share the engine (= Celery threads)."""
@@ -127,6 +194,12 @@ class WorkerSettings(Sweeping):
     stall_s: float = 60.0
     """Work waits and no wake-up arrived for this long: the consumer is deaf; the process exits and is restarted."""
 
+    @field_validator("model")
+    @classmethod
+    def _can_run_here(cls, model: str, info: ValidationInfo) -> str:
+        local = info.data.get("engine_url", ...) is None  # absent when the URL itself is wrong
+        return valid_model(model) if local else model
+
 
 def load(cls: type[S]) -> S:
     """Read the settings of one program from the environment.
@@ -141,10 +214,15 @@ def load(cls: type[S]) -> S:
     except ValidationError as error:
         prefix = str(cls.model_config.get("env_prefix", ""))
         names = ", ".join(
-            f"{_environment_name(str(fault['loc'][0]), prefix)} ({fault['msg'].lower()})" for fault in error.errors()
+            f"{_environment_name(str(fault['loc'][0]), prefix)} ({_said(fault)})" for fault in error.errors()
         )
         message = f"Settings are missing or wrong: {names}. Set them in the environment or pass --data-dir."
         raise Misconfigured(message) from None
+
+
+def _said(fault: ErrorDetails) -> str:
+    ours = fault.get("ctx", {}).get("error")
+    return str(ours) if isinstance(ours, ValueError) else fault["msg"].lower()
 
 
 def _environment_name(location: str, prefix: str) -> str:

@@ -83,6 +83,7 @@ def freeze(session: Session, study: Study, kind: str, evidence: dict[str, Any], 
             Instance.duplicate_of_id.is_(None),
             Instance.conflict_of_id.is_(None),
             Instance.rejected.is_(False),
+            Instance.erased_at.is_(None),
             (Instance.conflict_kind.is_(None)) | (Instance.conflict_decided_at.is_not(None)),
         )
         .order_by(Instance.id)

@@ -18,7 +18,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import audit, log, readings, studies
+from record import audit, claims, log, readings, studies
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.queue import CPU, GPU, Bell
@@ -77,7 +77,7 @@ def run_once(sweep: Sweep) -> bool:
 
 def _take_back(sweep: Sweep) -> None:
     with transaction(sweep.engine) as session:
-        taken = readings.take_back_leases(
+        taken = claims.take_back_leases(
             session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
         )
         readings.rebind(session)

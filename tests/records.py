@@ -11,19 +11,29 @@ from argon2 import PasswordHasher
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
-from record import accounts, admission, readings, reports, studies
+from record import accounts, admission, claims, drafts, reports, studies
 from record.access import Principal
 from record.admission import Arrival
-from record.body import Body, Origin, Section, SectionCode, Sentence
+from record.body import Body, Origin, Section, SectionCode, Sentence, sha256
 from record.ids import new_id
 from record.instances import InstanceHeader
-from record.models import Draft, Reading, Report, Study
+from record.models import Reading, Report, Study
 from record.states import Role
 
 accounts._hasher = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1)  # argon2's price is not what is tested
 
 CR = "1.2.840.10008.5.1.4.1.1.1"
 SR = "1.2.840.10008.5.1.4.1.1.88.11"
+STEP = {
+    "prompt": "p",
+    "prompt_sha256": sha256("p"),
+    "completion": "c",
+    "completion_sha256": sha256("c"),
+    "parameters": {},
+    "finish": "stop",
+    "tokens": {},
+    "timing": {},
+}
 EXPLICIT = "1.2.840.10008.1.2.1"
 
 
@@ -91,10 +101,10 @@ def draft_body(words: str = "There is an opacity in the left upper zone.") -> Bo
 def drafted(session: Session, study: Study, body: Body | None = None) -> Report | None:
     """Take the study's reading through its life, as the workers would, and open its report."""
     body = body or draft_body()
-    claim = readings.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
+    claim = claims.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
     assert claim is not None
     assert claim.study_id == study.id
-    readings.finish_prepare(
+    claims.finish_prepare(
         session,
         claim,
         protocol="phantom-chest",
@@ -104,14 +114,12 @@ def drafted(session: Session, study: Study, body: Body | None = None) -> Report 
         pictures=[],
         omitted=[],
     )
-    claim = readings.claim_draft(session, "test", 30, model="phantom")
+    claim = claims.claim_draft(session, "test", 30, model="phantom")
     assert claim is not None
-    readings.finish_done(session, claim)
-    draft = Draft(
-        reading_id=claim.reading_id, study_id=study.id, body=body.canonical(), body_sha256=body.digest(), provenance={}
+    claims.finish_done(session, claim)
+    draft = drafts.write(
+        session, reading_id=claim.reading_id, study_id=study.id, body=body, flags=[], provenance={}, steps=[STEP]
     )
-    session.add(draft)
-    session.flush()
     reading = session.get_one(Reading, claim.reading_id, populate_existing=True)
     return reports.open_draft(session, reading, draft)
 

@@ -19,10 +19,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from gateway.web.app import create_app
-from record import accounts, admission, readings, reports, studies
+from record import accounts, admission, claims, drafts, reports, studies
 from record.body import Body
 from record.db import connect, transaction
-from record.models import Draft, Instance, Reading, Report, Site, Study, User
+from record.models import Instance, Reading, Report, Site, Study, User
 from record.settings import ApiSettings
 from record.states import Role
 from record.store import Kind, Store
@@ -99,18 +99,18 @@ class Desk:
         study = study_of(session, study_uid)
         if ends == "queued" or study.state == "skipped":
             return
-        claim = readings.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
+        claim = claims.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
         assert claim is not None
         assert claim.study_id == study.id
         if ends == "abstained":
-            readings.abstain(session, claim, "no_protocol", "No protocol matches this study.")
+            claims.abstain(session, claim, "no_protocol", "No protocol matches this study.")
             return
         if ends == "failed":
-            readings.fail(session, claim, "error", "It broke.", max_failures=1, backoff_s=0)
+            claims.fail(session, claim, "error", "It broke.", max_failures=1, backoff_s=0)
             return
         instance = session.query(Instance).filter_by(study_id=study.id).order_by(Instance.created_at.desc()).first()
         assert instance is not None
-        readings.finish_prepare(
+        claims.finish_prepare(
             session,
             claim,
             protocol="phantom-chest",
@@ -118,7 +118,7 @@ class Desk:
             protocol_digest="d" * 64,
             model="phantom",
             pictures=[
-                readings.PreparedPicture(
+                claims.PreparedPicture(
                     instance_id=instance.id,
                     frame=0,
                     sha256=self.picture(str(study.study_instance_uid)),
@@ -131,20 +131,19 @@ class Desk:
             ],
             omitted=[],
         )
-        claim = readings.claim_draft(session, "test", 30, model="phantom")
+        claim = claims.claim_draft(session, "test", 30, model="phantom")
         assert claim is not None
-        readings.finish_done(session, claim)
+        claims.finish_done(session, claim)
         said = body or draft_body()
-        draft = Draft(
+        draft = drafts.write(
+            session,
             reading_id=claim.reading_id,
             study_id=study.id,
-            body=said.canonical(),
-            body_sha256=said.digest(),
+            body=said,
             flags=["low_confidence"],
             provenance={"model": {"name": "phantom", "weights_sha256": "e" * 64}, "temperature": "0", "seed": 7},
+            steps=[],
         )
-        session.add(draft)
-        session.flush()
         reports.open_draft(session, session.get_one(Reading, claim.reading_id, populate_existing=True), draft)
 
     def picture(self, seed: str) -> str:

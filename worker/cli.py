@@ -12,19 +12,24 @@ import click
 from record.errors import CountersignError
 from record.settings import WorkerSettings, load
 
+DATA_DIR = "--data-dir DIR takes the settings from an embedded run's folder, here or before the command."
 
-@click.group()
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=DATA_DIR,
+)
 def cli() -> None:
     """Read studies with a medical vision-language model."""
 
 
-@cli.command()
+@cli.command(epilog=DATA_DIR)
 def cpu() -> None:
     """Prepare readings: select, decode and render pictures (prefork)."""
     _run("cpu")
 
 
-@cli.command()
+@cli.command(epilog=DATA_DIR)
 def gpu() -> None:
     """Draft readings: one engine, shared by several threads."""
     _run("gpu")
@@ -47,7 +52,7 @@ def main() -> None:
     """The door of the process: an expected error is a sentence, not a traceback."""
     _add_phantoms()
     try:
-        cli(prog_name="countersign")
+        cli(prog_name="countersign worker")
     except CountersignError as error:
         click.echo(f"countersign: {error.message}", err=True)
         sys.exit(1)

@@ -27,10 +27,10 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import readings, sweep
+from record import claims, readings, sweep
+from record.claims import Claim
 from record.db import connect, is_away, transaction
 from record.errors import LeaseLost
-from record.readings import Claim
 from record.settings import WorkerSettings
 
 EXIT_WEDGED = 70
@@ -203,7 +203,7 @@ class Desk:
         if not held:
             return
         with transaction(self.database) as session:
-            ours = readings.heartbeat(session, [h.claim for h in held], self.settings.lease_s)
+            ours = claims.heartbeat(session, [h.claim for h in held], self.settings.lease_s)
         for one in held:
             if one.claim.reading_id not in ours:
                 one.lost.set()
@@ -227,15 +227,16 @@ class Desk:
         with self._lock:
             busy = len(self._held)
         if depth is None or self._sweep.settings.redis_url is None:
-            free = self._work.slots - busy - self._direct
-            for _ in range(max(0, free)):
-                self._direct += 1
+            with self._lock:
+                free = max(0, self._work.slots - busy - self._direct)
+                self._direct += free
+            for _ in range(free):
                 threading.Thread(target=self._drain_direct, daemon=True, name="direct").start()
             return
         idle_s = time.monotonic() - self._last_look
         if depth and not busy and idle_s > self.settings.stall_s and time.monotonic() > self._paused_until:
             _logger.critical("consumer_deaf", wait_s=round(idle_s), depth=depth, hint="exit for a restart")
-            if self._parent:  # prefork: the consumer that does not hear is the parent
+            if self._parent and os.getppid() == self._parent:  # prefork: the consumer that does not hear is the parent
                 os.kill(self._parent, signal.SIGKILL)
             os._exit(EXIT_DEAF)
 
@@ -245,7 +246,8 @@ class Desk:
         except Exception:  # the door of this thread
             _logger.exception("desk_stumbled")
         finally:
-            self._direct -= 1
+            with self._lock:
+                self._direct -= 1
 
     def _report(self) -> None:
         with transaction(self.database) as session:
@@ -267,7 +269,7 @@ class Desk:
             one.lost.set()
             try:
                 with transaction(self.database) as session:
-                    readings.release(session, one.claim)
+                    claims.release(session, one.claim)
             except (LeaseLost, SQLAlchemyError):  # finished meanwhile, or the lease will run out by itself
                 continue
             _logger.info("reading_handed_back", reading_id=str(one.claim.reading_id))

@@ -26,11 +26,11 @@ from sqlalchemy.orm import Session
 
 from record import readings
 from record.body import Body
+from record.claims import Claim, PreparedPicture
 from record.errors import Abstained, InvalidInstance, NotFound
 from record.instances import InstanceHeader, StoredInstance
 from record.models import Reading, ReadingPicture, Study
 from record.pipes import DecodingChild, Rendered
-from record.readings import Claim, PreparedPicture
 from record.settings import WorkerSettings
 from record.states import ReasonCode
 from record.store import Kind, Store
@@ -44,6 +44,10 @@ from worker.selection import select as select_frames
 
 _ANSWER_S = 600.0
 _LOOK_S = 0.5
+
+
+class OutdatedPreparation(Exception):  # an outcome, not a fault
+    """The pictures were made under a protocol this release does not have: prepare anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +216,8 @@ def _bound_protocol(case: Case) -> Protocol:
     for protocol in load_all():
         if protocol.digest == case.protocol_digest:
             return protocol
-    message = "The protocol this reading was prepared under is not in this release; ask for a new reading."
-    raise NotFound(message)
+    message = "The protocol this reading was prepared under is not in this release."
+    raise OutdatedPreparation(message)
 
 
 def _chosen(case: Case) -> list[Chosen]:

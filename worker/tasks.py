@@ -20,7 +20,8 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import log, readings, reports, studies
+from record import claims, drafts, log, reports, studies
+from record.claims import Claim
 from record.db import is_away
 from record.errors import (
     Abstained,
@@ -37,9 +38,8 @@ from record.errors import (
     StoreFull,
     UnusableFindings,
 )
-from record.models import Draft, DraftStep, Reading, Study
+from record.models import Reading, Study
 from record.queue import CPU, GPU, TASKS, celery_app
-from record.readings import Claim
 from record.settings import WorkerSettings
 from record.states import ReasonCode
 from record.store import Store
@@ -82,7 +82,7 @@ class Preparing:
 
     def claim(self, session: Session, owner: str, *, clean_only: bool) -> Claim | None:
         """The best queued reading."""
-        return readings.claim_prepare(
+        return claims.claim_prepare(
             session,
             owner,
             self._settings.lease_s,
@@ -101,7 +101,7 @@ class Preparing:
             prepared = self._room.prepare(case, held.lost)
 
             def write(session: Session) -> None:
-                readings.finish_prepare(
+                claims.finish_prepare(
                     session,
                     claim,
                     protocol=prepared.protocol.name,
@@ -168,7 +168,7 @@ class Drafting:
     def claim(self, session: Session, owner: str, *, clean_only: bool) -> Claim | None:
         """The best reading prepared for this model."""
         settings = self._settings
-        return readings.claim_draft(session, owner, settings.lease_s, model=settings.model, clean_only=clean_only)
+        return claims.claim_draft(session, owner, settings.lease_s, model=settings.model, clean_only=clean_only)
 
     def do(self, desk: Desk, held: Held) -> None:
         """Draft one reading."""
@@ -188,19 +188,16 @@ class Drafting:
 
 def _write_draft(session: Session, claim: Claim, drafted: reading.Drafted) -> None:
     session.execute(select(Study.id).where(Study.id == claim.study_id).with_for_update())
-    readings.finish_done(session, claim)
-    draft = Draft(
+    claims.finish_done(session, claim)
+    draft = drafts.write(
+        session,
         reading_id=claim.reading_id,
         study_id=claim.study_id,
-        body=drafted.body.canonical(),
-        body_sha256=drafted.body.digest(),
-        flags=list(drafted.flags),
+        body=drafted.body,
+        flags=drafted.flags,
         provenance=drafted.provenance,
+        steps=drafted.steps,
     )
-    session.add(draft)
-    session.flush()
-    for position, step in enumerate(drafted.steps):
-        session.add(DraftStep(draft_id=draft.id, position=position, **step))
     row = session.scalars(select(Reading).where(Reading.id == claim.reading_id)).one()
     reports.open_draft(session, row, draft)
     studies.touch(session, [claim.study_id])
@@ -230,7 +227,7 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
     claim, settings, reading_id = held.claim, desk.settings, str(held.claim.reading_id)
 
     def fail(code: ReasonCode, reason: str, *, for_good: bool) -> Callable[[Session], object]:
-        return lambda session: readings.fail(
+        return lambda session: claims.fail(
             session,
             claim,
             code,
@@ -246,11 +243,14 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
     if isinstance(error, SQLAlchemyError) and is_away(error):
         _logger.warning("database_away", reading_id=reading_id, hint="the lease will run out by itself")
         return None
+    if isinstance(error, reading.OutdatedPreparation):
+        _logger.info("reading_sent_back", reading_id=reading_id)
+        return lambda session: claims.send_back(session, claim)
     if isinstance(error, Abstained):
         code, reason, facts = error.reason_code, error.message, error.facts
         _logger.info("reading_abstained", reading_id=reading_id, reason_code=code)
         omitted, protocol = facts.get("omitted"), facts.get("protocol")
-        return lambda session: readings.abstain(
+        return lambda session: claims.abstain(
             session,
             claim,
             code,
@@ -261,11 +261,11 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
     if isinstance(error, InvalidInstance):
         reason = error.message
         _logger.info("reading_abstained", reading_id=reading_id, reason_code=ReasonCode.UNDECODABLE)
-        return lambda session: readings.abstain(session, claim, ReasonCode.UNDECODABLE, reason)
+        return lambda session: claims.abstain(session, claim, ReasonCode.UNDECODABLE, reason)
     if isinstance(error, EngineUnavailable | StoreFull):
         _logger.warning("reading_waits", reading_id=reading_id, code=error.code)
-        desk.pause(settings.backoff_s)
-        return lambda session: readings.release(session, claim, after_s=settings.backoff_s)
+        desk.pause(settings.backoff_s)  # nobody's fault: nothing here would fare better now
+        return lambda session: claims.release(session, claim, after_s=settings.backoff_s)
     if isinstance(error, CountersignError) and type(error) in _FOR_GOOD:
         _logger.warning("reading_failed", reading_id=reading_id, error_type=type(error).__name__)
         return fail(_FOR_GOOD[type(error)], error.message, for_good=True)

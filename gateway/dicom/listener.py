@@ -37,7 +37,7 @@ from record.errors import (
     StoreFull,
     UnsupportedInstance,
 )
-from record.settings import ListenerSettings
+from record.settings import MAX_AE_TITLE, ListenerSettings
 
 _logger = structlog.get_logger()
 
@@ -84,6 +84,11 @@ MAX_PDU_BYTES = 1 << 17
 MAX_ASSOCIATIONS = 400  # select(), which pynetdicom uses, ends at descriptor 1023
 _REJECTED_TRANSIENT, _REJECTED_PERMANENT = 2, 1
 _CALLED_UNKNOWN, _CALLING_UNKNOWN, _LIMIT = (1, 7), (1, 3), (3, 2)  # source and reason, PS3.8 table 9-21
+
+_HINTS = {
+    _CALLED_UNKNOWN: "The sender has to call us by COUNTERSIGN_AE_TITLE.",
+    _CALLING_UNKNOWN: "Let the sender in with `countersign peers add AE ADDRESS`.",
+}  # AE and ADDRESS stay words: a stranger's title must not get into a line that somebody pastes into a shell
 
 
 class Peers:
@@ -171,8 +176,14 @@ class Listener:
         _require_sane(settings)
         self._settings = settings
         self._peers = Peers(settings.spool)
-        settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._spool = Spool.claim(settings.spool)
+        try:
+            settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._spool = Spool.claim(settings.spool)
+        except OSError as error:
+            raise Misconfigured(
+                f"The spool {settings.spool} cannot be made or written: {error.strerror}. Set COUNTERSIGN_SPOOL to a "
+                "folder on a local disk."
+            ) from None
         self.intake = Intake(self._spool, settings.min_free_bytes)
         self._server = self._make_server()
 
@@ -279,8 +290,15 @@ class Listener:
         return local and bool(asked) and all(cx.abstract_syntax == Verification for cx in asked)
 
     def _reject(self, association: HardAssociation, result: int, why: tuple[int, int], reason: str) -> None:
-        hint = "Enter the sender with `countersign peers add`." if why == _CALLING_UNKNOWN else ""
-        _logger.warning("association_rejected", reason_code=reason, hint=hint)
+        request = association.requestor.primitive
+        _logger.warning(
+            "association_rejected",
+            reason_code=reason,
+            calling_ae_title=_told(request.calling_ae_title if request else ""),
+            called_ae_title=_told(request.called_ae_title if request else ""),
+            peer_address=association.peer_address,
+            hint=_HINTS.get(why, ""),
+        )
         association.outcome = "rejected"
         association.acse.send_reject(result, *why)
         association.kill()
@@ -320,6 +338,11 @@ def _answer(error: CountersignError, reason: str) -> int:
 def _title(association: HardAssociation) -> str:
     request = association.requestor.primitive
     return request.calling_ae_title.strip() if request else ""
+
+
+def _told(title: str) -> str:
+    """A stranger's AE title as it may stand in a log."""
+    return "".join(char if " " <= char <= "~" else "?" for char in title.strip()[:MAX_AE_TITLE])
 
 
 def _plain(address: str) -> str:

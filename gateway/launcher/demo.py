@@ -35,7 +35,7 @@ STILL_LIMIT_S = 90.0
 LOOK = "Run the demo again with --data-dir DIR and look into DIR/logs/{}.log."
 LOGIN = "demo"
 PRINTED_NAME = "Demo Physician"
-READY = re.compile(r"ready dicom=(?P<host>.+):(?P<port>\d+) aet=(?P<aet>\S+) http=(?P<url>\S+)")
+READY = re.compile(r"ready dicom=(?P<host>.+):(?P<port>\d+) aet=(?P<aet>.+) http=(?P<url>\S+)")
 
 
 @dataclass(frozen=True, slots=True)

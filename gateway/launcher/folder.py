@@ -113,6 +113,11 @@ def environment_of(root: Path, *, owner: bool = False) -> dict[str, str]:
     return state.environment | owner_url
 
 
+def holds_run(root: Path) -> bool:
+    """Whether `countersign up` has ever kept a run in this folder."""
+    return os.path.isfile(DataFolder(root).run / "state.json")
+
+
 def default_folder() -> Path:
     """Where `countersign up` keeps a run when nobody says otherwise."""
     if os.geteuid() == 0:

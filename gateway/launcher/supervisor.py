@@ -108,7 +108,8 @@ class Supervisor:
             )
             for running in group:
                 if not finished and running.process.poll() is None:
-                    self._say(f"{running.part.name} did not finish in time and is killed")
+                    why = "not waiting any longer" if self._stop.count > 1 else "did not finish in time"
+                    self._say(f"{running.part.name}: {why}; it is killed")
                 kill_group(running.process.pid)
                 running.process.wait()
         self._running.clear()

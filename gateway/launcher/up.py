@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.launcher.folder import DataFolder, State
@@ -21,6 +21,7 @@ from gateway.launcher.readiness import dicom_answers, http_answers, http_url, re
 from gateway.launcher.servers import Servers
 from gateway.launcher.supervisor import IN_SECONDS, MOST_DEATHS, Part, Supervisor
 from record.errors import Misconfigured
+from record.settings import valid_ae_title, valid_engine_url, valid_model
 
 READY_LIMIT_S = 120.0
 COMMAND = (sys.executable, "-P", "-m")  # -P: the caller's folder must not lend us its modules
@@ -57,12 +58,13 @@ def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, st
     Misconfigured
         Something is not as it must be; the message says what to do. Nothing is left running.
     """
-    _refuse_open_peers_beyond_loopback(options)
+    options = _checked(options)
     folder = DataFolder(options.data_dir)
     folder.prepare()
     with folder.locked():
         stop = StopRequest()
         stop.listen()
+        say(f"everything is kept in {folder.root}; what the parts say is kept in {folder.logs}")
         state = folder.read_state()
         state.ready = False
         _end_leftovers(state)
@@ -245,7 +247,7 @@ def _choose_ports(options: Options, state: State) -> dict[str, int]:
         if wanted and not can_bind(wanted, host):
             raise Misconfigured(
                 f"Port {wanted} on {host} is taken by another program (or is not ours to use). Choose another with "
-                f"--{name}-port; 0 takes any free one."
+                f"--{name}-port; 0 takes the last port of this folder, or a free one."
             )
         state.ports[name] = wanted or free_port(state.ports.get(name))
     return {name: state.ports[name] for name in ("dicom", "http")}
@@ -258,6 +260,24 @@ def _end_leftovers(state: State) -> None:
         if " -m gateway " in told or " -m worker " in told:
             kill_group(pid)
     state.pids = {}
+
+
+def _checked(options: Options) -> Options:
+    """The options as the parts will read them; what they would refuse is told before anything is made or started."""
+    _refuse_open_peers_beyond_loopback(options)
+    engine_url = os.environ.get("COUNTERSIGN_ENGINE_URL")
+    named = "--aet (COUNTERSIGN_AE_TITLE)"
+    try:
+        options = replace(options, ae_title=valid_ae_title(options.ae_title))
+        if engine_url:
+            named = "COUNTERSIGN_ENGINE_URL"
+            valid_engine_url(engine_url)
+        else:
+            named = "--model (COUNTERSIGN_MODEL)"
+            valid_model(options.model)
+    except ValueError as error:
+        raise Misconfigured(f"{named} cannot be used: {error}.") from None
+    return options
 
 
 def _refuse_open_peers_beyond_loopback(options: Options) -> None:

@@ -289,6 +289,7 @@ def upgrade() -> None:
         sa.Column("peer_ae_title", sa.Text(), server_default="", nullable=False),
         sa.Column("peer_address", sa.Text(), server_default="", nullable=False),
         sa.Column("received_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("erased_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.CheckConstraint("kind IN ('image', 'rejection_note', 'other')", name=op.f("ck_instances_kind")),
         sa.ForeignKeyConstraint(
@@ -315,7 +316,7 @@ def upgrade() -> None:
         "instances",
         ["study_id", "sop_instance_uid"],
         unique=True,
-        postgresql_where=sa.text("conflict_of_id IS NULL AND duplicate_of_id IS NULL"),
+        postgresql_where=sa.text("conflict_of_id IS NULL AND duplicate_of_id IS NULL AND erased_at IS NULL"),
     )
     op.create_table(
         "readings",
@@ -592,6 +593,15 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_signatures_user_id_users")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_signatures")),
         sa.UniqueConstraint("report_id", "report_revision", name=op.f("uq_signatures_report_id_report_revision")),
+    )
+    op.create_foreign_key(
+        "fk_reports_signed_revision_signatures",
+        "reports",
+        "signatures",
+        ["id", "signed_revision"],
+        ["report_id", "report_revision"],
+        deferrable=True,
+        initially="DEFERRED",
     )
     # One site from the start; `--site` may be left out while it is the only one.
     op.execute(sa.text("INSERT INTO sites (id, name) VALUES (:id, 'main')").bindparams(id=new_id()))

@@ -22,7 +22,7 @@ from sqlalchemy import Engine, text
 from gateway.launcher.folder import State
 from gateway.launcher.processes import StopRequest
 from gateway.launcher.servers import Servers
-from record import audit, migrate
+from record import migrate, verification
 from record.db import connect, transaction
 from tests.bench import MODEL, Bench, SmallServer, admit_phantoms, small_server, states, wait_for
 
@@ -128,7 +128,7 @@ def assert_nothing_lost_nothing_twice(engine: Engine, bench: Bench, count: int) 
     assert tuple(totals) == (count, count, count, count, count)
     wait_for(lambda: unsealed(engine) == 0, 20, "the sweep sealed every event")
     key = bytes.fromhex("ab" * 32)
-    assert [str(f) for f in audit.verify(engine, bench.store, key)] == []
+    assert [str(f) for f in verification.verify(engine, bench.store, key)] == []
 
 
 def unsealed(engine: Engine) -> int:

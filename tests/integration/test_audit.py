@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
 
-from record import admission, audit, reports, studies
+from record import admission, audit, claims, reports, studies, verification
 from record.admission import Arrival
 from record.db import connect, transaction
+from record.errors import LeaseLost
 from record.part10 import data_set_digest
 from record.states import Role
 from record.store import Kind, Store
 from tests.conftest import FreshDatabase, RunningServers
-from tests.records import arrival, closed, count, drafted, person, proof, study_of, uid
+from tests.records import again, arrival, closed, count, drafted, person, proof, study_of, uid
 
 KEY = b"k" * 32
 FRAME = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
@@ -67,7 +69,7 @@ def seal_all(engine: Engine, tmp_path: Path) -> None:
 
 
 def faults(engine: Engine, store: Store, tmp_path: Path) -> list[str]:
-    return [str(f) for f in audit.verify(engine, store, KEY, heads_file=tmp_path / "heads")]
+    return [str(f) for f in verification.verify(engine, store, KEY, heads_file=tmp_path / "heads")]
 
 
 @pytest.mark.usefixtures("signed")
@@ -152,3 +154,66 @@ def test_erasing_a_study_blanks_its_words_and_verify_accepts_the_tombstone(
         assert count(session, "store_deletions") == 1
         assert count(session, "patients") == 1, "another study names the same patient"
     assert faults(engine, store, tmp_path) == []
+
+
+def superuser(servers: RunningServers, database: FreshDatabase) -> Engine:
+    return connect(servers.admin_url.rpartition("/")[0] + "/" + database.url.rpartition("/")[2])
+
+
+@pytest.mark.usefixtures("signed")
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "DELETE FROM signatures",
+        "UPDATE signatures SET printed_name = 'Dr. Other'",
+        "UPDATE signatures SET role = 'resident'",
+        "UPDATE drafts SET body = '', erased_at = now()",
+        "UPDATE report_revisions SET body = '', erased_at = now()",
+        "UPDATE draft_steps SET completion = 'x', completion_sha256 = encode(sha256('x'), 'hex')",
+        'UPDATE drafts SET provenance = \'{"model": "other"}\'',
+        "DELETE FROM report_revisions WHERE number = 1",
+        "DELETE FROM draft_steps",
+    ],
+)
+def test_what_hashes_alone_would_not_show_is_found_by_the_events(
+    engine: Engine, store: Store, tmp_path: Path, servers: RunningServers, database: FreshDatabase, tampering: str
+) -> None:
+    admin = superuser(servers, database)
+    with admin.begin() as connection:
+        connection.execute(text("RESET ROLE"))
+        connection.execute(text("SET session_replication_role = replica"))
+        connection.execute(text(tampering))
+    admin.dispose()
+    assert faults(engine, store, tmp_path)
+
+
+@pytest.mark.usefixtures("signed")
+def test_a_draft_is_never_made_a_signed_report_by_a_program(engine: Engine) -> None:
+    with transaction(engine) as session:
+        report = drafted(session, closed(session, [arrival(uid())]))
+        report_id = report.id
+    with pytest.raises(DBAPIError), transaction(engine) as session:
+        session.execute(
+            text("UPDATE reports SET state = 'final', signed_revision = 1 WHERE id = :id"), {"id": report_id}
+        )
+
+
+def test_erasing_ends_what_is_under_way_and_takes_the_same_images_again(
+    engine: Engine, store: Store, tmp_path: Path
+) -> None:
+    one = stored_arrival(store, tmp_path)
+    with transaction(engine) as session:
+        study = closed(session, [one])
+        admin = person(session, Role.ADMIN)
+        claim = claims.claim_prepare(session, "w", 30, max_prepared=64, model="phantom")
+        studies.erase(session, study.id, by=admin)
+    with pytest.raises(LeaseLost), transaction(engine) as session:
+        claims.release(session, claim)
+    with transaction(engine) as session:
+        admitted = admission.admit(session, [again(one)])
+        assert (admitted.new, admitted.duplicates) == (1, 0)
+        study = study_of(session, one.header.study_instance_uid)
+        assert (study.patient_id, study.erased_at) == ("P1", None)
+        studies.freeze(session, study, "test", {})
+        assert count(session, "revision_instances") == 2
+        assert drafted(session, study) is not None

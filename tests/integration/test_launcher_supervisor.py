@@ -99,7 +99,7 @@ def test_a_part_that_will_not_leave_is_killed_in_time(supervisor, told):
     supervisor.stop()
     assert time.monotonic() - began < 3
     assert not is_alive(pid)
-    assert "worker did not finish in time and is killed" in told
+    assert "worker: did not finish in time; it is killed" in told
 
 
 def test_a_dead_parts_children_go_with_it(supervisor, told):

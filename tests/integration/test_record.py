@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from record import admission, audit, migrate, readings, reports, studies
+from record import admission, audit, claims, migrate, readings, reports, studies
 from record.body import Origin, from_plain
 from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, LeaseLost, NewImages, NotFound, NotPermitted, StaleRevision
@@ -123,31 +123,31 @@ def test_endless_images_do_not_keep_a_study_open_for_ever(session: Session) -> N
 
 def test_a_lost_lease_fences_whoever_had_it(session: Session) -> None:
     closed(session, [arrival(uid())])
-    old = readings.claim_prepare(session, "one", 0, max_prepared=64, model="phantom")
+    old = claims.claim_prepare(session, "one", 0, max_prepared=64, model="phantom")
     session.commit()
-    assert readings.take_back_leases(session, max_failures=5, backoff_s=0) == 1
+    assert claims.take_back_leases(session, max_failures=5, backoff_s=0) == 1
     session.commit()
-    new = readings.claim_prepare(session, "two", 30, max_prepared=64, model="phantom")
+    new = claims.claim_prepare(session, "two", 30, max_prepared=64, model="phantom")
     assert new.token == old.token + 1
     assert new.failures == 1
     with pytest.raises(LeaseLost):
-        readings.release(session, old)
-    assert readings.heartbeat(session, [old, new], 30) == {new.reading_id}
+        claims.release(session, old)
+    assert claims.heartbeat(session, [old, new], 30) == {new.reading_id}
 
 
 def test_failures_are_spent_and_the_reading_stays_failed(session: Session) -> None:
     closed(session, [arrival(uid())])
     for expected in (ReadingState.QUEUED, ReadingState.QUEUED, ReadingState.FAILED):
         session.commit()
-        claim = readings.claim_prepare(session, "one", 30, max_prepared=64, model="phantom")
-        assert readings.fail(session, claim, "x", "x", max_failures=3, backoff_s=0) == expected
-    assert readings.claim_prepare(session, "one", 30, max_prepared=64, model="phantom") is None
+        claim = claims.claim_prepare(session, "one", 30, max_prepared=64, model="phantom")
+        assert claims.fail(session, claim, "x", "x", max_failures=3, backoff_s=0) == expected
+    assert claims.claim_prepare(session, "one", 30, max_prepared=64, model="phantom") is None
 
 
 def test_an_operator_may_retry_what_failed(session: Session) -> None:
     closed(session, [arrival(uid())])
-    claim = readings.claim_prepare(session, "one", 30, max_prepared=64, model="phantom")
-    readings.abstain(session, claim, "no_protocol", "nothing matches")
+    claim = claims.claim_prepare(session, "one", 30, max_prepared=64, model="phantom")
+    claims.abstain(session, claim, "no_protocol", "nothing matches")
     operator, doctor = person(session, Role.OPERATOR), person(session, Role.ATTENDING)
     with pytest.raises(NotPermitted):
         readings.retry(session, claim.reading_id, by=doctor)
@@ -169,7 +169,7 @@ def test_two_sites_are_served_in_turn_and_stat_first(session: Session) -> None:
             study.site_id, study.lane = site.id, lane
             session.flush()
             studies.freeze(session, study, "test", {})
-    while claim := readings.claim_prepare(session, "one", 30, max_prepared=64, model="phantom"):
+    while claim := claims.claim_prepare(session, "one", 30, max_prepared=64, model="phantom"):
         reading = session.get_one(Reading, claim.reading_id)
         order.append("stat" if reading.lane == "stat" else "main" if reading.site_id == main.id else "other")
     assert order[0] == "stat"
@@ -185,7 +185,7 @@ def test_eight_claimers_never_take_the_same_reading(engine: Engine) -> None:
     def work() -> None:
         while True:
             with transaction(engine) as mine:
-                claim = readings.claim_prepare(mine, "w", 30, max_prepared=64, model="phantom")
+                claim = claims.claim_prepare(mine, "w", 30, max_prepared=64, model="phantom")
             if claim is None:
                 return
             taken.append(claim.reading_id)
@@ -302,13 +302,6 @@ def test_programs_and_even_the_owner_cannot_change_history(database: FreshDataba
         doctor = person(session, Role.ATTENDING)
         reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=proof(session, doctor), reasons={})
         audit.seal(session, b"k" * 32)
-        session.execute(
-            text(
-                "INSERT INTO draft_steps (id, draft_id, position, prompt, prompt_sha256, completion, completion_sha256,"
-                " parameters, finish, tokens, timing) SELECT gen_random_uuid(), id, 0, 'p', 'x', 'c', 'x', '{}', 'stop',"
-                " '{}', '{}' FROM drafts"
-            )
-        )
         assert all(count(session, table) for table in APPEND_ONLY)
     owner = connect(database.owner_url)
     statements = ("UPDATE {t} SET {c} = {c}", "DELETE FROM {t}", "TRUNCATE {t} CASCADE")
@@ -327,8 +320,8 @@ def test_programs_and_even_the_owner_cannot_change_history(database: FreshDataba
 
 def test_readings_bound_to_a_model_that_is_gone_are_bound_anew(session: Session) -> None:
     closed(session, [arrival(uid())])
-    claim = readings.claim_prepare(session, "one", 30, max_prepared=64, model="old")
-    readings.finish_prepare(
+    claim = claims.claim_prepare(session, "one", 30, max_prepared=64, model="old")
+    claims.finish_prepare(
         session,
         claim,
         protocol="p",

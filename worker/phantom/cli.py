@@ -71,6 +71,8 @@ def _written(order: Order, folder: Path, seed: int, *, fresh: bool) -> dict[str,
         paths = write(order, uids, folder)
     except FileExistsError as error:
         raise click.ClickException(f"{folder} exists already: name an empty folder") from error
+    except OSError as error:
+        raise click.ClickException(f"{folder} cannot be written: {error.strerror}") from error
     zone = order.phantom.zone
     shown = None if zone is None else zone.side.other if order.mirrored else zone.side
     return {

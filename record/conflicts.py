@@ -1,0 +1,89 @@
+"""Conflicts: several instances under one UID, or one that names another patient, until a person decides.
+
+Knows what deciding does to the set of a study's images. Does not know how a conflict came about (`admission`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from record import audit, studies
+from record.access import Action, Principal, require
+from record.body import sha256
+from record.errors import IllegalMove, InvalidRequest, NotFound
+from record.models import Instance
+from record.states import StudyState
+
+MAX_REASON = 2000
+
+
+def undecided(session: Session, study_id: uuid.UUID) -> Sequence[Instance]:
+    """The sides of a study that wait for a decision, oldest first."""
+    return session.scalars(
+        select(Instance)
+        .where(
+            Instance.study_id == study_id,
+            Instance.conflict_kind.is_not(None),
+            Instance.conflict_decided_at.is_(None),
+        )
+        .order_by(Instance.id)
+    ).all()
+
+
+def decide(
+    session: Session, study_id: uuid.UUID, instance_id: uuid.UUID, *, keep: bool, by: Principal, reason: str
+) -> None:
+    """Decide one undecided side, with a written reason of which the record keeps the hash.
+
+    Kept, a side of other bytes takes the place of the first one, and an instance that names another patient counts as
+    the study's: both change the set of images. Not kept, it stays out, and nothing changes.
+
+    Raises
+    ------
+    NotFound
+        The study has no such instance.
+    IllegalMove
+        There is nothing to decide about it.
+    """
+    require(by, Action.DECIDE_CONFLICT)
+    if not reason.strip() or len(reason) > MAX_REASON:
+        message = "Say why, in 2000 characters at most."
+        raise InvalidRequest(message)
+    study = studies.lock(session, study_id, by)
+    side = session.scalar(select(Instance).where(Instance.id == instance_id, Instance.study_id == study_id))
+    if side is None:
+        message = "The study has no such instance."
+        raise NotFound(message)
+    if side.conflict_kind is None or side.conflict_decided_at is not None:
+        message = "There is nothing to decide about this instance."
+        raise IllegalMove(message)
+    side.conflict_decided_at = func.now()
+    if side.conflict_of_id is None:  # it names another patient
+        side.rejected = not keep
+    elif keep:
+        first = session.get_one(Instance, side.conflict_of_id)
+        first.conflict_kind, first.conflict_of_id = first.conflict_kind or "bytes", side.id
+        first.conflict_decided_at = func.now()
+        session.flush()  # the old first side steps back before the new one takes its place
+        for other in session.scalars(select(Instance).where(Instance.conflict_of_id == first.id)):
+            if other.id != side.id:
+                other.conflict_of_id = side.id
+        side.conflict_of_id = None
+    session.flush()
+    if keep and study.state != StudyState.RECEIVING:
+        studies.reopen(study)
+    studies.touch(session, [study.id])
+    audit.write(
+        session,
+        "conflict_decided",
+        by,
+        study_id=study.id,
+        instance_id=side.id,
+        conflict=side.conflict_kind,
+        kept=keep,
+        reason_sha256=sha256(reason.strip()),
+    )
