@@ -50,7 +50,7 @@ FAST = {
 class SmallServer:
     """An OpenAI-compatible server that streams one answer; `before` may delay, refuse or do worse."""
 
-    def __init__(self, before: Callable[[str], None] = lambda _: None, port: int = 0) -> None:
+    def __init__(self, before: Callable[[str], int | None] = lambda _: None, port: int = 0) -> None:
         self.asked = 0
         outer = self
 
@@ -66,7 +66,12 @@ class SmallServer:
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 outer.asked += 1
-                before(json.dumps(body["messages"])[-2000:])
+                status = before(json.dumps(body["messages"])[-2000:])
+                if status:
+                    self.send_response(status)
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
                 self.send_response(200)
                 self.send_header("Content-Type", "text/event-stream")
                 self.send_header("Connection", "close")
@@ -243,7 +248,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 
 @contextlib.contextmanager
-def small_server(before: Callable[[str], None] = lambda _: None, port: int = 0) -> Iterator[SmallServer]:
+def small_server(before: Callable[[str], int | None] = lambda _: None, port: int = 0) -> Iterator[SmallServer]:
     server = SmallServer(before, port)
     try:
         yield server

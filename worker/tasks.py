@@ -10,8 +10,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
+from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -48,6 +50,8 @@ from worker.desk import EXIT_WEDGED, Desk, Held
 from worker.engines import Engine, open_engine
 
 _logger = structlog.get_logger()
+AWAY_S, REFUSED_S = 1.0, 30.0
+"""Pauses between two tries to open an engine that is away, or that cannot be opened as it is configured."""
 _DROPPED = (IllegalMove, StaleRevision, NewImages, Conflict, CancelledError)
 _FOR_GOOD: dict[type[CountersignError], ReasonCode] = {
     EngineRejected: ReasonCode.ENGINE_REJECTED,
@@ -129,33 +133,44 @@ class Drafting:
         self._store = Store(settings.store)
         self._engine: Engine | None = None
         self._opening = threading.Lock()
+        self._open_again_at = 0.0
+        self._told = False
         self.slots = settings.slots
 
     def ready(self) -> bool:
-        """Open the engine when it is not there yet; False while it is away."""
+        """Open the engine when it is not there yet; False while it is away or cannot be opened."""
         if self._engine is not None:
             return True
         with self._opening:
-            if self._engine is None:
-                key = self._settings.engine_key_file
-                try:
-                    self._engine = open_engine(
-                        self._settings.model,
-                        engine_url=self._settings.engine_url,
-                        api_key=key.read_text(encoding="utf-8").strip() if key else None,
-                        slots=self.slots,
-                    )
-                except EngineUnavailable:
-                    _logger.warning("engine_away", hint="waiting for the engine's server")
-                    return False
-                _logger.info(
-                    "engine_opened",
-                    model=self._settings.model,
-                    weights_digest=self._engine.identity.weights_digest,
-                    device=self._engine.identity.where,
-                    slots=self.slots,
-                )
-        return True
+            if self._engine is None and time.monotonic() >= self._open_again_at:
+                self._open()
+        return self._engine is not None
+
+    def _open(self) -> None:
+        key = self._settings.engine_key_file
+        try:
+            self._engine = open_engine(
+                self._settings.model,
+                engine_url=self._settings.engine_url,
+                api_key=key.read_text(encoding="utf-8").strip() if key else None,
+                slots=self.slots,
+            )
+        except (EngineUnavailable, EngineRejected) as error:
+            refused = isinstance(error, EngineRejected)
+            self._open_again_at = time.monotonic() + (REFUSED_S if refused else AWAY_S)
+            if not self._told:
+                hint = "see COUNTERSIGN_MODEL" if refused else "waiting for the engine's server"
+                _logger.warning("engine_refused" if refused else "engine_away", code=error.code, hint=hint)
+                self._told = True
+            return
+        self._told = False
+        _logger.info(
+            "engine_opened",
+            model=self._settings.model,
+            weights_digest=self._engine.identity.weights_digest,
+            device=self._engine.identity.where,
+            slots=self.slots,
+        )
 
     def describe(self) -> dict[str, Any]:
         """The engine's identity, once it is open."""
@@ -262,6 +277,9 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
         reason = error.message
         _logger.info("reading_abstained", reading_id=reading_id, reason_code=ReasonCode.UNDECODABLE)
         return lambda session: claims.abstain(session, claim, ReasonCode.UNDECODABLE, reason)
+    if isinstance(error, EngineUnavailable) and _failed_on_this_prompt(error):
+        _logger.warning("reading_stumbled", reading_id=reading_id, code=error.code)
+        return fail(ReasonCode.ERROR, "The engine's server failed on this prompt.", for_good=False)
     if isinstance(error, EngineUnavailable | StoreFull):
         _logger.warning("reading_waits", reading_id=reading_id, code=error.code)
         desk.pause(settings.backoff_s)  # nobody's fault: nothing here would fare better now
@@ -274,6 +292,11 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
         return fail(ReasonCode.TIMED_OUT, "The engine did not answer in time.", for_good=False)
     _logger.error("reading_stumbled", reading_id=reading_id, exc_info=error)
     return fail(ReasonCode.ERROR, "The reading raised an error; the worker's log says where.", for_good=False)
+
+
+def _failed_on_this_prompt(error: EngineUnavailable) -> bool:
+    """A server that is there and answers 500, or breaks off with an error, blames the prompt: that must end some day."""
+    return error.facts.get("status") == HTTPStatus.INTERNAL_SERVER_ERROR or error.facts.get("reason") == "server_error"
 
 
 def run(kind: str, settings: WorkerSettings) -> int:

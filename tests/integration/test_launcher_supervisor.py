@@ -102,6 +102,15 @@ def test_a_part_that_will_not_leave_is_killed_in_time(supervisor, told):
     assert "worker: did not finish in time; it is killed" in told
 
 
+def test_a_second_request_to_stop_waits_for_nobody(tmp_path, told):
+    stop = StopRequest(count=2)
+    hurried = Supervisor(tmp_path, os.environ, say=told.append, echo=lambda *line: told.append(line), stop=stop)
+    hurried.start(part("worker", DEAF, stop_s=60))
+    assert wait_until(lambda: ("worker", "here") in told, within_s=10)
+    hurried.stop()
+    assert "worker: not waiting any longer; it is killed" in told
+
+
 def test_a_dead_parts_children_go_with_it(supervisor, told):
     forking = "import subprocess, sys, time\nchild = subprocess.Popen(['sleep', '600'])\nprint(child.pid, flush=True)\ntime.sleep(600)"
     supervisor.start(part("worker", forking))

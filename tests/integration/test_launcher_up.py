@@ -115,6 +115,10 @@ def test_the_doors_answer_when_it_says_ready_and_it_leaves_nothing_behind(start,
     assert "already running" in second.stderr
     assert "Traceback" not in second.stderr
 
+    assert f"kept in {root / 'logs'}" in (root / "up.log").read_text()
+    bogus = ("tokens", "add", "typo", "--role", "dashboard", "--scope", "bogus", "--data-dir", root)
+    assert "drafts:read" in run(environment, *bogus).stderr
+
     token = run(environment, "tokens", "add", "board", "--role", "dashboard", "--data-dir", root)
     assert token.returncode == 0, token.stderr
     asked = httpx.get(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import random
 import signal
@@ -186,6 +187,18 @@ def test_unknown_senders_are_rejected_and_known_ones_taken_without_a_restart(tmp
         assert arrival_of(listener.files()[0]).site_name == "north"
         (listener.root / "peers.json").write_text("{broken")
         assert listener.send(path, calling_aet="FRIEND") == {path: 0}  # what was known stays known
+
+
+def test_a_rejection_says_who_was_rejected_and_what_to_do(tmp_path):
+    with listening(tmp_path / "spool", open_peers=0) as listener:
+        assert associate(listener, calling="STRANGER").is_rejected
+        assert associate(listener, calling="STRANGER", called="NOBODY").is_rejected
+        lines = [json.loads(line) for line in listener.log.read_text().splitlines()]
+    unknown, misnamed = [line for line in lines if line["event"] == "association_rejected"]
+    assert (unknown["reason_code"], misnamed["reason_code"]) == ("peer_unknown", "called_ae_title_unknown")
+    assert (unknown["calling_ae_title"], unknown["peer_address"]) == ("STRANGER", "127.0.0.1")
+    assert "countersign peers add AE ADDRESS" in unknown["hint"]
+    assert misnamed["called_ae_title"] == "NOBODY"
 
 
 def test_open_peers_and_an_address_beyond_loopback_do_not_go_together(tmp_path):

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +14,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from record.db import connect, transaction
-from tests.bench import MODEL, Bench, admit_phantoms, small_server, states, wait_for
+from record.store import Store
+from tests.bench import FAST, MODEL, Bench, admit_phantoms, small_server, states, wait_for
 from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, uid
+from worker.desk import EXIT_DEAF
 
 
 @pytest.fixture
@@ -88,3 +94,121 @@ def test_an_engine_that_comes_late_costs_no_failure(
             assert session.scalar(text("SELECT sum(failures) FROM readings")) == 0
     finally:
         bench.close()
+
+
+def remote_bench(tmp_path: Path, database: FreshDatabase, redis_url: str, engine_url: str, **more: str) -> Bench:
+    environment = {"COUNTERSIGN_MODEL": MODEL, "COUNTERSIGN_ENGINE_URL": engine_url, **more}
+    return Bench(tmp_path, {"DATABASE_URL": database.url, "REDIS_URL": redis_url, **environment})
+
+
+def test_a_wrong_key_costs_no_reading_anything(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    refusing = threading.Event()
+    refusing.set()
+    with small_server(lambda _: 401 if refusing.is_set() else None) as server:
+        bench = remote_bench(tmp_path, database, redis_url, server.url)
+        try:
+            admit_phantoms(engine, bench.store, tmp_path, 2)
+            bench.start("cpu", "worker", "cpu")
+            bench.start("gpu", "worker", "gpu")
+            wait_for(lambda: server.asked >= 3, 30, "the server refused several times")
+            refusing.clear()
+            wait_for(lambda: states(engine) == {"done": 2}, 30, "drafted once the key is right")
+        finally:
+            bench.close()
+    with transaction(engine) as session:
+        assert session.scalar(text("SELECT sum(failures) FROM readings")) == 0
+
+
+def test_a_prompt_that_the_server_fails_on_ends_alone(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    with small_server(lambda messages: 500 if "POISON" in messages else None) as server:
+        bench = remote_bench(tmp_path, database, redis_url, server.url, COUNTERSIGN_MAX_FAILURES="2")
+        try:
+            uids = admit_phantoms(engine, bench.store, tmp_path, 4)
+            with transaction(engine) as session:  # the general protocol quotes the history; phantom-chest does not
+                session.execute(text("""UPDATE instances SET header = header || '{"study_description": "CHEST"}'"""))
+                session.execute(
+                    text("UPDATE studies SET history = 'POISON' WHERE study_instance_uid = :uid"), {"uid": uids[0]}
+                )
+            bench.start("cpu", "worker", "cpu")
+            bench.start("gpu", "worker", "gpu")
+            wait_for(lambda: states(engine) == {"done": 3, "failed": 1}, 40, "three done, one failed")
+        finally:
+            bench.close()
+
+
+@pytest.mark.slow
+def test_a_wedged_worker_ends_and_another_does_the_reading(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    hang = threading.Event()
+    with small_server(lambda _: hang.wait(60) and None) as server:
+        bench = remote_bench(tmp_path, database, redis_url, server.url, COUNTERSIGN_DEADLINE_S="2")
+        try:
+            admit_phantoms(engine, bench.store, tmp_path, 1)
+            bench.start("cpu", "worker", "cpu")
+            bench.start("gpu", "worker", "gpu")
+            wait_for(lambda: "reading_wedged" in bench.log("gpu"), 40, "the watchdog saw it")
+            hang.set()
+            wait_for(lambda: states(engine) == {"done": 1}, 40, "done by the restarted worker")
+            assert bench.starts["gpu"] >= 2
+        finally:
+            bench.close()
+
+
+@pytest.mark.slow
+def test_shutdown_hands_back_what_does_not_end_within_its_grace(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    asked = threading.Event()
+
+    def slowly(_: str) -> None:
+        asked.set()
+        time.sleep(20)
+
+    with small_server(slowly) as server:
+        bench = remote_bench(
+            tmp_path, database, redis_url, server.url, COUNTERSIGN_GRACE_S="1", COUNTERSIGN_LEASE_S="30"
+        )
+        try:
+            admit_phantoms(engine, bench.store, tmp_path, 1)
+            bench.start("cpu", "worker", "cpu")
+            bench.start("gpu", "worker", "gpu")
+            assert asked.wait(40)
+            assert bench.stop("gpu", timeout_s=15) == 0
+            wait_for(lambda: states(engine) == {"prepared": 1}, 5, "handed back at once, not after its lease")
+            with transaction(engine) as session:
+                assert session.scalar(text("SELECT failures FROM readings")) == 0
+        finally:
+            bench.close()
+
+
+@pytest.mark.slow
+def test_a_consumer_that_hears_no_bell_is_ended(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    script = (
+        "import threading\n"
+        "from record.settings import WorkerSettings, load\n"
+        "from worker.desk import Desk\n"
+        "from worker.tasks import Preparing\n"
+        "settings = load(WorkerSettings)\n"
+        "Desk(Preparing(settings), settings, lambda: False)\n"
+        "threading.Event().wait(60)\n"
+    )
+    admit_phantoms(engine, Store(tmp_path / "store"), tmp_path, 1)
+    environment = {
+        **FAST,
+        "DATABASE_URL": database.url,
+        "REDIS_URL": redis_url,
+        "COUNTERSIGN_STORE": str(tmp_path / "store"),
+        "COUNTERSIGN_STALL_S": "1",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == EXIT_DEAF, done.stderr[-800:]

@@ -30,6 +30,7 @@ SILENCE_S = 60.0
 """How long the server may say nothing before the first token or between two."""
 
 _PASSING = frozenset({408, 425, 429})
+_TO_BE_MENDED = frozenset({401, 403, 404})
 
 
 @dataclass(slots=True)
@@ -195,7 +196,8 @@ def _closed() -> EngineUnavailable:
 
 
 def _check(status: int) -> None:
-    if status >= 500 or status in _PASSING:
+    """A wrong key or a model that is not loaded is no reading's fault: it waits until somebody mends the server."""
+    if status >= 500 or status in _PASSING or status in _TO_BE_MENDED:
         raise EngineUnavailable(f"the engine's server answered {status}", status=status)
     if status >= 300:
         raise EngineRejected(f"the engine's server answered {status}", reason="refused", status=status)
