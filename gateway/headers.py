@@ -21,7 +21,7 @@ from pydicom.charset import decode_bytes
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
 from record.errors import InvalidInstance, UnsupportedInstance
-from record.instances import InstanceHeader
+from record.instances import KEY_OBJECT_SELECTION, REJECTION_TITLES, InstanceHeader
 
 Buffer = bytes | bytearray | memoryview
 """An `mmap` is wrapped in a memoryview first."""
@@ -38,6 +38,8 @@ MAX_ELEMENTS = 1_000_000
 MAX_TEXT = 256
 MAX_NAME = 324  # five components of three representations, PS3.5 section 6.2
 MAX_VALUES = 16
+MAX_REFERENCES = 10_000
+"""A rejection note names more only where it rejects more images than any study has."""
 _MAX_RAW = 4096
 _INTEGER = 2**31 - 1
 
@@ -52,6 +54,8 @@ _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _CHARACTER_SET, _TITLE, _CODE_VALUE = 0x00080005, 0x0040A043, 0x00080100
+# Current Requested Procedure Evidence Sequence, and what lies in it (PS3.3, table C.17-3b): series, instances, their UIDs.
+_EVIDENCE, _IN_EVIDENCE, _REFERENCED = 0x0040A375, {2: 0x00081115, 4: 0x00081199}, 0x00081155
 _TEXTS: Mapping[str, int] = {
     "patient_id": 0x00100020,
     "issuer_of_patient_id": 0x00100021,
@@ -174,13 +178,15 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
         The data set is deflated.
     """
     found: dict[int, bytes] = {}
-    has_pixels, broken = False, None
+    has_pixels, broken, evidence = False, None, None
     try:
         for element in walk(buffer, transfer_syntax_uid, start):
             if element.tag in _PIXELS:
                 has_pixels = has_pixels or element.length > 0
             elif element.tag == _TITLE:
                 found[_TITLE] = _code_value(buffer, element, transfer_syntax_uid, start)
+            elif element.tag == _EVIDENCE:
+                evidence = element
             elif element.tag in _WANTED:
                 found[element.tag] = bytes(buffer[element.start : element.start + min(element.length, _MAX_RAW)])
     except UnsupportedInstance:
@@ -202,6 +208,10 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
     values |= {name: _list(found.get(tag, b"")) for name, tag in _LISTS.items()}
     values |= {name: _integer(found.get(tag, b"")) for name, tag in _NUMBERS.items()}
     values |= {name: _decimals(found.get(tag, b""), count) for name, (tag, count) in _DECIMALS.items()}
+    title = _clean(found.get(_TITLE, b"").decode("latin-1"), MAX_TEXT)
+    if evidence and identity.sop_class_uid == KEY_OBJECT_SELECTION and title in REJECTION_TITLES:
+        encoding = _encoding(buffer, start, transfer_syntax_uid)
+        values["referenced_sop_instance_uids"] = _references(buffer, evidence, encoding)
     return InstanceHeader(
         study_instance_uid=identity.study_instance_uid,
         series_instance_uid=identity.series_instance_uid,
@@ -210,7 +220,7 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
         transfer_syntax_uid=transfer_syntax_uid,
         number_of_frames=max(1, frames if frames is not None else 1),
         has_pixels=has_pixels,
-        document_title_code=_clean(found.get(_TITLE, b"").decode("latin-1"), MAX_TEXT),
+        document_title_code=title,
         **values,
     )
 
@@ -318,6 +328,40 @@ def _code_value(buffer: Buffer, sequence: Element, transfer_syntax_uid: str, sta
             break
         position = value + length
     return b""
+
+
+def _references(buffer: Buffer, evidence: Element, encoding: _Encoding) -> tuple[str, ...]:
+    """The SOP Instance UIDs in an evidence sequence, each once; what follows a broken element is unknown. Iterative."""
+    found: dict[str, None] = {}
+    # Where a level ends and how it is encoded: the sequence, an item of it, the sequence in that, and so on to the sixth.
+    levels = [(evidence.start + evidence.length, _inside(evidence.vr, encoding))]
+    position, left = evidence.start, [MAX_ELEMENTS]
+    try:
+        while levels and len(found) < MAX_REFERENCES:
+            end, how = levels[-1]
+            if position >= end:
+                levels.pop()
+                continue
+            tag, vr, value, length = _head(buffer, position, end, how, left)
+            after = end if length == _UNDEFINED else value + length
+            in_item = len(levels) % 2 == 0
+            if tag in {_END_OF_ITEM, _END_OF_SEQUENCE}:
+                levels.pop()
+                position = value
+            elif after > end or in_item == (tag == _ITEM):
+                break
+            elif not in_item or tag == _IN_EVIDENCE.get(len(levels)):
+                levels.append((after, _inside(vr, how) if in_item else how))
+                position = value
+            elif length == _UNDEFINED:
+                position = _end_of_sequence(buffer, value, end, _inside(vr, how), left)
+            else:
+                if tag == _REFERENCED and len(levels) == 6:
+                    found[bytes(buffer[value : min(after, value + 128)]).decode("latin-1").strip("\0 ")] = None
+                position = after
+    except InvalidInstance:
+        pass
+    return tuple(uid for uid in found if UID.fullmatch(uid))
 
 
 def _uid(found: Mapping[int, bytes], tag: int) -> str:

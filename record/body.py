@@ -27,6 +27,16 @@ BANNER_UNSIGNED = "UNSIGNED"
 _SPOKEN_BANNERS = re.compile(r"AI\s+DRAFT\s*[-–—]+\s*NOT\s+REVIEWED", re.IGNORECASE)
 
 
+_LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_MOST, _LONGEST = 128, 64
+
+
+def _seen(text: str) -> str:
+    """A text as the eye sees it: without what has no width."""
+    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+
+
 class SectionCode(StrEnum):
     """The sections a report may have, in their order."""
 
@@ -88,6 +98,9 @@ class Body:
         if codes != [c for c in SectionCode if c in set(codes)]:
             message = "Sections must be distinct and in the fixed order: " + ", ".join(SectionCode)
             raise InvalidRequest(message)
+        if not _LANGUAGE.fullmatch(self.language):
+            message = "A language is a tag such as en or zh-Hans (BCP 47)."
+            raise InvalidRequest(message)
         texts = [s.text for section in self.sections for s in section.sentences]
         if sum(map(len, texts)) > MAX_CHARACTERS:
             message = f"A report may hold {MAX_CHARACTERS} characters at most."
@@ -96,12 +109,14 @@ class Body:
             if any(unicodedata.category(c) in {"Cc", "Cs", "Co"} for c in text):
                 message = "A sentence is one line of text without control characters."
                 raise InvalidRequest(message)
-            if _SPOKEN_BANNERS.search(text):
-                message = "The draft banner is shown with a text, never stored in it. Remove it from the text."
-                raise InvalidRequest(message)
-        if _SPOKEN_BANNERS.search(" ".join(texts)):
+        if _SPOKEN_BANNERS.search(_seen(" ".join(texts))):
             message = "The draft banner is shown with a text, never stored in it. Remove it from the text."
             raise InvalidRequest(message)
+        for _, sentence in self.sentences():
+            lists = (*sentence.pictures, *sentence.flags)
+            if not _ID.fullmatch(sentence.id) or len(lists) > _MOST or any(len(v) > _LONGEST for v in lists):
+                message = "A sentence's id, pictures or flags are not of this schema."
+                raise InvalidRequest(message)
         ids = [s.id for section in self.sections for s in section.sentences]
         if len(ids) != len(set(ids)):
             message = "Two sentences bear the same id."
@@ -203,8 +218,12 @@ EMPTY = Body(sections=(Section(SectionCode.FINDINGS, ()), Section(SectionCode.IM
 """What a report begun by hand starts from."""
 
 _HEADING = re.compile(
-    r"^\s*(" + "|".join(re.escape(c.value.replace("_", " ")) for c in SectionCode) + r")\s*:\s*(.*)$", re.IGNORECASE
+    r"^\s*("
+    + "|".join(re.escape(c.value.replace("_", " ")) for c in SectionCode)
+    + r"|recommendation)\s*(?::\s*(.*))?$",
+    re.IGNORECASE,
 )
+"""A section's title at the beginning of a line and a colon, or alone in its line, in any case."""
 
 
 def from_plain(text: str, former: Body) -> Body:
@@ -227,9 +246,10 @@ def from_plain(text: str, former: Body) -> Body:
         line = raw.strip()
         heading = _HEADING.match(line)
         if heading:
-            code = SectionCode(heading.group(1).lower().replace(" ", "_"))
+            name = heading.group(1).lower().replace(" ", "_")
+            code = SectionCode.RECOMMENDATIONS if name == "recommendation" else SectionCode(name)
             wanted.setdefault(code, [])
-            line = heading.group(2).strip()
+            line = (heading.group(2) or "").strip()
         if line:
             wanted.setdefault(code, []).append(line)
     taken = {s.id for _, s in former.sentences()}

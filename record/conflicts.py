@@ -14,8 +14,8 @@ from sqlalchemy.orm import Session
 from record import audit, studies
 from record.access import Action, Principal, require
 from record.body import sha256
-from record.errors import IllegalMove, InvalidRequest, NotFound
-from record.models import Instance
+from record.errors import IllegalMove, InvalidRequest, NotFound, NotPermitted
+from record.models import Instance, Study
 from record.states import StudyState
 
 MAX_REASON = 2000
@@ -34,9 +34,20 @@ def undecided(session: Session, study_id: uuid.UUID) -> Sequence[Instance]:
     ).all()
 
 
-def decide(
-    session: Session, study_id: uuid.UUID, instance_id: uuid.UUID, *, keep: bool, by: Principal, reason: str
-) -> None:
+def require_of(session: Session, study: Study, instance_id: uuid.UUID) -> None:
+    """Refuse an instance that is not the study's.
+
+    Raises
+    ------
+    NotFound
+        The study has no such instance.
+    """
+    if session.scalar(select(Instance.study_id).where(Instance.id == instance_id)) != study.id:
+        message = "The study has no such instance."
+        raise NotFound(message)
+
+
+def decide(session: Session, instance_id: uuid.UUID, *, keep: bool, by: Principal, reason: str) -> None:
     """Decide one undecided side, with a written reason of which the record keeps the hash.
 
     Kept, a side of other bytes takes the place of the first one, and an instance that names another patient counts as
@@ -45,19 +56,23 @@ def decide(
     Raises
     ------
     NotFound
-        The study has no such instance.
+        There is no such instance, or another site's.
     IllegalMove
         There is nothing to decide about it.
     """
     require(by, Action.DECIDE_CONFLICT)
+    if by.kind != "user":
+        message = "A person decides this, not a machine's token."
+        raise NotPermitted(message)
     if not reason.strip() or len(reason) > MAX_REASON:
         message = "Say why, in 2000 characters at most."
         raise InvalidRequest(message)
-    study = studies.lock(session, study_id, by)
-    side = session.scalar(select(Instance).where(Instance.id == instance_id, Instance.study_id == study_id))
+    side = session.get(Instance, instance_id)
     if side is None:
-        message = "The study has no such instance."
+        message = "There is no such instance."
         raise NotFound(message)
+    study = studies.lock(session, side.study_id, by)
+    session.refresh(side, with_for_update=True)
     if side.conflict_kind is None or side.conflict_decided_at is not None:
         message = "There is nothing to decide about this instance."
         raise IllegalMove(message)

@@ -12,7 +12,7 @@ from typing import Any
 
 from record.states import InstanceKind
 
-ENHANCED_SR_AND_OTHER_NON_IMAGES: tuple[str, ...] = (
+NOT_IMAGES: tuple[str, ...] = (
     "1.2.840.10008.5.1.4.1.1.88.",  # structured reports, Key Object Selection (PS3.4 B.5)
     "1.2.840.10008.5.1.4.1.1.104.",  # encapsulated documents
     "1.2.840.10008.5.1.4.1.1.11.",  # presentation states
@@ -91,6 +91,7 @@ class InstanceHeader:
     pixel_spacing: tuple[float, ...] = ()
     contrast_bolus_agent: str = ""
     document_title_code: str = ""
+    referenced_sop_instance_uids: tuple[str, ...] = ()  # of a rejection note: what it rejects
 
     @property
     def kind(self) -> InstanceKind:
@@ -99,7 +100,7 @@ class InstanceHeader:
             return InstanceKind.REJECTION_NOTE
         if self.sop_class_uid == RT_IMAGE:
             return InstanceKind.IMAGE if self.has_pixels else InstanceKind.OTHER
-        if self.sop_class_uid.startswith(ENHANCED_SR_AND_OTHER_NON_IMAGES):
+        if self.sop_class_uid.startswith(NOT_IMAGES):
             return InstanceKind.OTHER
         return InstanceKind.IMAGE if self.has_pixels else InstanceKind.OTHER
 

@@ -66,11 +66,8 @@ def valid_model(model: str) -> str:
         It is neither ``phantom``, nor a checkpoint's folder, nor in the form of a hub id.
     """
     folder = Path(model)
-    if (
-        model != PHANTOM
-        and not (folder / "config.json").is_file()
-        and (folder.exists() or not _HUB_ID.fullmatch(model))
-    ):
+    usable = (folder / "config.json").is_file() if model and folder.exists() else _HUB_ID.fullmatch(model)
+    if model != PHANTOM and not usable:
         raise ValueError(
             f"a model is {PHANTOM}, a folder with a config.json, or a hub id such as owner/name; with "
             "COUNTERSIGN_ENGINE_URL it is the name that the server lists"

@@ -125,6 +125,7 @@ class Bench:
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self.starts: dict[str, int] = {}
+        self.exits: dict[str, list[int]] = {}
         threading.Thread(target=self._supervise, daemon=True).start()
 
     def start(self, name: str, *argv: str) -> None:
@@ -191,7 +192,9 @@ class Bench:
         while not self._closing.wait(0.1):
             with self._lock:
                 for name in list(self._wanted):
-                    if self.running[name].poll() is not None:
+                    status = self.running[name].poll()
+                    if status is not None:
+                        self.exits.setdefault(name, []).append(status)
                         self._spawn(name)
 
 

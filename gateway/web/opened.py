@@ -10,12 +10,12 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.web import schemas
 from gateway.web.worklist import row_of
-from record import reports
+from record import conflicts, reports
 from record.access import Action, Principal, may
 from record.body import BANNER_DRAFT, BANNER_UNSIGNED, Body
 from record.models import (
@@ -46,10 +46,12 @@ def show_study(session: Session, study: Study, by: Principal) -> schemas.StudySh
     ).all()
     lines = [_report_line(report, study) for report in _reports(session, study)]
     identified = may(by, Action.READ_IDENTITY)
+    undecided = _conflicts(session, study)
     return schemas.StudyShown(
         **row_of(session, study, by).item().model_dump(),
         outdated=any(line.outdated for line in lines if line.state in LIVE_REPORT),
-        undecided_conflicts=_undecided(session, study),
+        undecided_conflicts=len(undecided),
+        conflicts=undecided,
         identity=_identity(study) if identified else None,
         revisions=_revisions(session, study),
         series=_series(session, study, identified=identified),
@@ -140,11 +142,17 @@ def _reports(session: Session, study: Study) -> Iterable[Report]:
     )
 
 
-def _undecided(session: Session, study: Study) -> int:
-    undecided = Instance.conflict_kind.is_not(None) & Instance.conflict_decided_at.is_(None)
-    return (
-        session.scalar(select(func.count()).select_from(Instance).where(Instance.study_id == study.id, undecided)) or 0
-    )
+def _conflicts(session: Session, study: Study) -> list[schemas.ConflictShown]:
+    return [
+        schemas.ConflictShown(
+            instance_id=side.id,
+            kind=side.conflict_kind or "",
+            beside=side.conflict_of_id,
+            sop_class_uid=side.sop_class_uid,
+            received_at=side.received_at,
+        )
+        for side in conflicts.undecided(session, study.id)
+    ]
 
 
 def _identity(study: Study) -> schemas.Identity:

@@ -22,8 +22,9 @@ from gateway.web.studies_api import Short, Uid
 from gateway.web.study_page import Kept, study_page
 from gateway.web.templating import page
 from gateway.web.worklist import Filters, list_studies
-from record import audit, readings, reports, studies
+from record import audit, conflicts, readings, reports, studies
 from record.access import Action, may
+from record.conflicts import MAX_REASON
 from record.db import transaction
 from record.errors import CountersignError, NotAuthenticated, NotFound
 from record.models import Reading, Study
@@ -148,6 +149,27 @@ def report_begun(
     except CountersignError as error:
         return study_page(web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
     return RedirectResponse(f"/studies/{study_instance_uid}?done=begun", 303)
+
+
+@router.post("/studies/{study_instance_uid}/conflicts/{instance_id}")
+def conflict_decided(
+    study_instance_uid: Uid,
+    instance_id: uuid.UUID,
+    web: Door,
+    visitor: Annotated[Visitor, Depends(Act(Action.DECIDE_CONFLICT))],
+    keep: Annotated[bool, Form()] = False,
+    reason: Annotated[str, Form(max_length=MAX_REASON)] = "",
+) -> Response:
+    """Decide an instance that conflicts in bytes or identity."""
+    try:
+        with transaction(web.engine) as session:
+            conflicts.require_of(session, studies.find(session, study_instance_uid, visitor.principal), instance_id)
+            conflicts.decide(session, instance_id, keep=keep, by=visitor.principal, reason=reason)
+    except NotFound:
+        raise
+    except CountersignError as error:
+        return study_page(web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
+    return RedirectResponse(f"/studies/{study_instance_uid}?done=decided", 303)
 
 
 @router.post("/readings/{reading_id}/retry")

@@ -22,7 +22,7 @@ from record import accounts, audit, reports
 from record.access import Action
 from record.body import Body, from_plain
 from record.db import transaction
-from record.errors import InvalidRequest
+from record.errors import InvalidRequest, NotFound
 from record.reports import MAX_REASON
 
 router = APIRouter(prefix="/api/v1/reports", tags=["reports"])
@@ -48,6 +48,9 @@ def report_shown(
             revision=shown.text_revision,
         )
     if request.headers.get("accept", "").startswith("text/plain"):
+        if shown.labelled_text is None:
+            message = "The report has no words for you to see yet."
+            raise NotFound(message)
         return PlainTextResponse(shown.labelled_text or "")
     return shown
 

@@ -63,6 +63,13 @@ class Cancellation(Seen):
     reason: Line
 
 
+class Decision(_Taken):
+    """Whether a conflicting instance is kept as the study's, and why."""
+
+    keep: bool
+    reason: Line
+
+
 class SignatureRequest(Seen):
     """Report revision `seen`, study revision `shown`, the password again, and a reason for each guard that is passed."""
 
@@ -253,11 +260,22 @@ class ReportShown(ReportLine):
     signatures: list[SignatureShown]
 
 
+class ConflictShown(_Given):
+    """A side that waits for a decision: other `bytes` under a known UID (`beside` names the first), or another `identity`."""
+
+    instance_id: UUID
+    kind: str
+    beside: UUID | None
+    sop_class_uid: str
+    received_at: datetime
+
+
 class StudyShown(StudyItem):
     """A study with all that the asking role may see; null where it may not."""
 
     outdated: bool
     undecided_conflicts: int
+    conflicts: list[ConflictShown]
     identity: Identity | None
     revisions: list[RevisionShown]
     series: list[SeriesShown]

@@ -6,6 +6,7 @@ Knows the routes and which opening is an event. Does not know the tables (`workl
 from __future__ import annotations
 
 import hashlib
+import uuid
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -17,9 +18,9 @@ from gateway.web.auth import Visitor, allow
 from gateway.web.context import Door
 from gateway.web.opened import show_report, show_study
 from gateway.web.problems import answers
-from gateway.web.schemas import ReportShown, StudyPage, StudyShown
+from gateway.web.schemas import Decision, ReportShown, StudyPage, StudyShown
 from gateway.web.worklist import MAX_LIMIT, Filters, list_studies
-from record import audit, reports, studies
+from record import audit, conflicts, reports, studies
 from record.access import Action, Principal, visible
 from record.db import transaction
 from record.errors import NotFound
@@ -85,6 +86,24 @@ def report_begun(
     return shown
 
 
+@router.post("/studies/{study_instance_uid}/conflicts/{instance_id}", responses=answers(403, 404, 409))
+def conflict_decided(
+    study_instance_uid: Uid,
+    instance_id: uuid.UUID,
+    asked: Decision,
+    web: Door,
+    by: Annotated[Visitor, Depends(allow(Action.DECIDE_CONFLICT))],
+) -> StudyShown:
+    """Decide an instance that conflicts in bytes or identity; keeping it changes the study's set of images."""
+    with transaction(web.engine) as session:
+        study = studies.find(session, study_instance_uid, by.principal)
+        conflicts.require_of(session, study, instance_id)
+        conflicts.decide(session, instance_id, keep=asked.keep, by=by.principal, reason=asked.reason)
+        session.flush()
+        session.refresh(study)
+        return show_study(session, study, by.principal)
+
+
 @router.get(
     "/pictures/{sha256}", response_class=Response, responses={**answers(403, 404), 200: {"content": {"image/png": {}}}}
 )
@@ -95,7 +114,7 @@ def picture_served(
     by: Annotated[Visitor, Depends(allow(Action.READ_PICTURE))],
 ) -> Response:
     """A picture exactly as the model saw it (PNG)."""
-    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, max-age=3600, immutable"}
+    headers = {"ETag": f'"{sha256}"', "Cache-Control": "private, no-cache"}
     with transaction(web.engine) as session:
         found = session.execute(
             visible(select(Reading), by.principal)

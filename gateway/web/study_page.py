@@ -32,6 +32,7 @@ DONE = {
     "preliminary": "Declared preliminary.",
     "cancelled": "The report is cancelled.",
     "signed": "Signed. The report is final.",
+    "decided": "The conflict is decided.",
     "retried": "The reading is queued again.",
     "unchanged": "Nothing has changed.",
 }

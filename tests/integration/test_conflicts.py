@@ -48,10 +48,10 @@ def test_keeping_the_other_side_changes_the_set_and_lets_the_study_be_signed(ses
     (side,) = conflicts.undecided(session, study.id)
     doctor, resident = person(session, Role.ATTENDING), person(session, Role.RESIDENT)
     with pytest.raises(NotPermitted):
-        conflicts.decide(session, study.id, side.id, keep=True, by=resident, reason="x")
+        conflicts.decide(session, side.id, keep=True, by=resident, reason="x")
     with pytest.raises(InvalidRequest):
-        conflicts.decide(session, study.id, side.id, keep=True, by=doctor, reason=" ")
-    conflicts.decide(session, study.id, side.id, keep=True, by=doctor, reason="the second has the whole lung")
+        conflicts.decide(session, side.id, keep=True, by=doctor, reason=" ")
+    conflicts.decide(session, side.id, keep=True, by=doctor, reason="the second has the whole lung")
     assert study.state == StudyState.RECEIVING
     studies.freeze(session, study, "test", {})
     assert count(session, "revision_instances", f"instance_id = '{other.instance_id}'") == 1
@@ -59,7 +59,7 @@ def test_keeping_the_other_side_changes_the_set_and_lets_the_study_be_signed(ses
     report = drafted(session, study)
     reports.sign(session, report.id, by=doctor, seen=1, shown=2, proof=proof(session, doctor), reasons={})
     with pytest.raises(IllegalMove):
-        conflicts.decide(session, study.id, side.id, keep=False, by=doctor, reason="again")
+        conflicts.decide(session, side.id, keep=False, by=doctor, reason="again")
 
 
 def test_deciding_a_side_out_changes_nothing_else(session: Session) -> None:
@@ -71,6 +71,6 @@ def test_deciding_a_side_out_changes_nothing_else(session: Session) -> None:
     with pytest.raises(Conflict):
         reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=proof(session, doctor), reasons={})
     (side,) = conflicts.undecided(session, study.id)
-    conflicts.decide(session, study.id, side.id, keep=False, by=doctor, reason="another patient's film")
+    conflicts.decide(session, side.id, keep=False, by=doctor, reason="another patient's film")
     assert study.state == StudyState.READY
     reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=proof(session, doctor), reasons={})

@@ -12,11 +12,14 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from gateway.web.app import create_app
+from record import admission
 from record.body import BANNER_DRAFT
 from record.db import transaction
+from record.models import Instance
 from record.settings import ApiSettings
 from record.states import Role
 from tests.conftest import FreshDatabase
+from tests.records import arrival, study_of
 from tests.web_records import PASSWORD, Desk, csrf_of, desk_on
 
 WORDS = "Findings:\nThere is an opacity in the right upper zone.\n\nImpression:\nOpacity, right.\n"
@@ -357,3 +360,22 @@ def test_pages_work_from_another_folder(
         ApiSettings(database_url="postgresql://x:y@127.0.0.1:9/z", store=tmp_path_factory.mktemp("store"))
     )
     assert TestClient(made).get("/sign-in").status_code == 200
+
+
+def test_a_conflict_is_decided_on_the_study_page(desk: Desk) -> None:
+    study_uid = desk.study()
+    with transaction(desk.engine) as session:
+        study = study_of(session, study_uid)
+        known = session.query(Instance).filter_by(study_id=study.id).first()
+        assert known is not None
+        admission.admit(
+            session, [arrival(study_uid, sop_instance_uid=known.sop_instance_uid, patient_id=study.patient_id)]
+        )
+    doctor = browser(desk, Role.ATTENDING)
+    page = doctor.get(f"/studies/{study_uid}")
+    action = re.search(rf'action="(/studies/{re.escape(study_uid)}/conflicts/[0-9a-f-]+)"', page.text)
+    assert action is not None
+    assert "Say why" in submit(doctor, page, action[1], keep="false", reason=" ").text
+    answer = submit(doctor, page, action[1], keep="false", reason="a cut copy")
+    assert answer.status_code == 303
+    assert "conflicts/" not in doctor.get(f"/studies/{study_uid}").text

@@ -7,18 +7,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
+from sqlalchemy.orm import Session
 
+from record import claims, studies
 from record.db import connect, transaction
+from record.errors import LeaseLost
+from record.models import Reading, Study
 from record.store import Store
 from tests.bench import FAST, MODEL, Bench, admit_phantoms, small_server, states, wait_for
 from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, uid
-from worker.desk import EXIT_DEAF
+from worker.desk import EXIT_DEAF, EXIT_WEDGED
 
 
 @pytest.fixture
@@ -140,6 +144,113 @@ def test_a_prompt_that_the_server_fails_on_ends_alone(
             bench.close()
 
 
+def test_a_model_that_the_server_lacks_keeps_nobody_from_sweeping(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    with small_server() as server:
+        bench = remote_bench(tmp_path, database, redis_url, server.url, COUNTERSIGN_MODEL="another")
+        try:
+            admit_phantoms(engine, bench.store, tmp_path, 1, close=False)
+            bench.start("gpu", "worker", "gpu")
+            wait_for(lambda: states(engine) == {"queued": 1}, 30, "the study was closed by this worker's sweep")
+            wait_for(lambda: seen(engine) == 1, 10, "the worker is reported")
+            assert bench.log("gpu").count("engine_refused") == 1
+            assert bench.starts["gpu"] == 1
+        finally:
+            bench.close()
+
+
+def seen(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(connection.execute(text("SELECT count(*) FROM workers WHERE model IS NULL")).scalar_one())
+
+
+def test_what_another_release_prepared_is_prepared_anew(
+    engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
+) -> None:
+    with small_server() as server:
+        bench = remote_bench(tmp_path, database, redis_url, server.url)
+        try:
+            admit_phantoms(engine, bench.store, tmp_path, 1)
+            bench.start("cpu", "worker", "cpu")
+            wait_for(lambda: states(engine) == {"prepared": 1}, 30, "prepared")
+            with transaction(engine) as session:
+                session.execute(text("UPDATE readings SET protocol_digest = 'of another release'"))
+            bench.start("gpu", "worker", "gpu")
+            wait_for(lambda: states(engine) == {"done": 1}, 30, "prepared anew, and drafted")
+        finally:
+            bench.close()
+    with transaction(engine) as session:
+        assert session.scalar(text("SELECT failures FROM readings")) == 0
+        assert session.scalar(text("SELECT count(*) FROM events WHERE kind = 'reading_sent_back'")) == 1
+        assert session.scalar(text("SELECT count(*) FROM events WHERE kind = 'reading_prepared'")) == 2
+
+
+def a_claim(session: Session) -> claims.Claim:
+    claim = claims.claim_prepare(session, "w", 30, max_prepared=64, model="phantom")
+    assert claim is not None
+    return claim
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda session, claim: claims.abstain(session, claim, "no_protocol", "Nothing matches."),
+        lambda session, claim: claims.fail(session, claim, "error", "It broke.", max_failures=5, backoff_s=0),
+        claims.release,
+    ],
+    ids=["abstained", "failed", "released"],
+)
+def test_a_reading_that_ends_while_its_study_closes_again_is_no_deadlock(
+    engine: Engine, end: Callable[[Session, claims.Claim], object]
+) -> None:
+    """The closing holds the study and wants the reading; whoever ends the reading must not hold it and want the study."""
+    with transaction(engine) as session:
+        study_id = closed(session, [arrival(uid())]).id
+        claim = a_claim(session)
+    raised: list[Exception] = []
+
+    def work() -> None:
+        try:
+            with transaction(engine) as mine:
+                end(mine, claim)
+        except Exception as error:  # noqa: BLE001 - looked at below
+            raised.append(error)
+
+    thread = threading.Thread(target=work)
+    with transaction(engine) as session:
+        study = session.get_one(Study, study_id, with_for_update=True)
+        thread.start()
+        wait_for(lambda: waiting_for_locks(engine) == 1, 10, "the other waits")
+        studies.reopen(study)
+        session.flush()
+        studies.freeze(session, study, "test", {})
+    thread.join(10)
+    assert [type(error) for error in raised] == [LeaseLost]
+    assert states(engine) == {"superseded": 1, "queued": 1}
+
+
+def waiting_for_locks(engine: Engine) -> int:
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with engine.connect() as connection:
+        return int(connection.execute(text(query)).scalar_one())
+
+
+def test_the_sweep_takes_no_lease_back_while_somebody_holds_its_study(engine: Engine) -> None:
+    with transaction(engine) as session:
+        study_id = closed(session, [arrival(uid())]).id
+        other_id = closed(session, [arrival(uid())]).id
+        for _ in range(2):
+            assert claims.claim_prepare(session, "w", 0, max_prepared=64, model="phantom") is not None
+    with transaction(engine) as session:
+        session.get_one(Study, study_id, with_for_update=True)
+        with transaction(engine) as sweeping:
+            assert claims.take_back_leases(sweeping, max_failures=5, backoff_s=0) == 1
+        assert session.scalars(select(Reading.study_id).where(Reading.state == "queued")).all() == [other_id]
+    with transaction(engine) as session:
+        assert claims.take_back_leases(session, max_failures=5, backoff_s=0) == 1
+
+
 @pytest.mark.slow
 def test_a_wedged_worker_ends_and_another_does_the_reading(
     engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
@@ -154,7 +265,7 @@ def test_a_wedged_worker_ends_and_another_does_the_reading(
             wait_for(lambda: "reading_wedged" in bench.log("gpu"), 40, "the watchdog saw it")
             hang.set()
             wait_for(lambda: states(engine) == {"done": 1}, 40, "done by the restarted worker")
-            assert bench.starts["gpu"] >= 2
+            assert bench.exits["gpu"][0] == EXIT_WEDGED
         finally:
             bench.close()
 
@@ -187,16 +298,16 @@ def test_shutdown_hands_back_what_does_not_end_within_its_grace(
 
 
 @pytest.mark.slow
-def test_a_consumer_that_hears_no_bell_is_ended(
+def test_a_consumer_that_hears_no_bell_is_ended_and_no_strangers_process(
     engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
 ) -> None:
     script = (
-        "import threading\n"
+        "import sys, threading\n"
         "from record.settings import WorkerSettings, load\n"
         "from worker.desk import Desk\n"
         "from worker.tasks import Preparing\n"
         "settings = load(WorkerSettings)\n"
-        "Desk(Preparing(settings), settings, lambda: False)\n"
+        "Desk(Preparing(settings), settings, lambda: False, parent=int(sys.argv[1]))\n"
         "threading.Event().wait(60)\n"
     )
     admit_phantoms(engine, Store(tmp_path / "store"), tmp_path, 1)
@@ -208,7 +319,18 @@ def test_a_consumer_that_hears_no_bell_is_ended(
         "COUNTERSIGN_STALL_S": "1",
         "PATH": "/usr/bin:/bin",
     }
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script], env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == EXIT_DEAF, done.stderr[-800:]
+    stranger = subprocess.Popen(["sleep", "60"])  # the parent's number, given to somebody else meanwhile
+    try:
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", script, str(stranger.pid)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == EXIT_DEAF, done.stderr[-800:]
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()

@@ -78,3 +78,20 @@ def test_any_text_is_saved_whole_or_refused(text: str) -> None:
         return
     assert Body.from_canonical(saved.canonical()) == saved
     assert from_plain(saved.plain(), saved) == saved
+
+
+@pytest.mark.parametrize("typed", ["IMPRESSION\nNormal.", "Impression:\nNormal.", "impression : Normal."])
+def test_a_heading_is_known_in_any_case_and_without_its_colon(typed: str) -> None:
+    saved = from_plain("Findings\nClear.\n" + typed, EMPTY)
+    assert [s.text for s in saved.section(SectionCode.IMPRESSION).sentences] == ["Normal."]
+
+
+def test_a_banner_of_invisible_joints_is_refused() -> None:
+    with pytest.raises(InvalidRequest):
+        from_plain("Findings:\nAI DR\u200bAFT - NOT REVIE\u2060WED", EMPTY)
+
+
+@pytest.mark.parametrize("change", [{"language": "x" * 900}, {"language": ""}])
+def test_a_language_is_a_tag(change: dict[str, str]) -> None:
+    with pytest.raises(InvalidRequest):
+        Body.from_dict({**MACHINE.as_dict(), **change})

@@ -54,6 +54,31 @@ def test_a_server_in_trouble_is_unavailable(engine: Engine, server: ChatServer, 
     assert away.value.facts["status"] == status
 
 
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_a_server_that_fails_on_one_prompt_blames_it(engine: Engine, server: ChatServer, status: int) -> None:
+    server.status = status
+    with pytest.raises(EngineUnavailable) as failed:
+        engine.submit(PROMPT).result(WAIT_S)
+    assert failed.value.facts["prompt"] is True
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 429, 503])
+def test_a_server_that_takes_no_prompt_blames_none(engine: Engine, server: ChatServer, status: int) -> None:
+    server.status = status
+    with pytest.raises(EngineUnavailable) as away:
+        engine.submit(PROMPT).result(WAIT_S)
+    assert not away.value.facts.get("prompt")
+
+
+@pytest.mark.parametrize("status", [502, 504])
+def test_a_proxy_whose_server_is_gone_blames_no_prompt(engine: Engine, server: ChatServer, status: int) -> None:
+    server.status = status
+    server._models = lambda handler: (handler.send_response(status), handler.end_headers())  # type: ignore[method-assign]
+    with pytest.raises(EngineUnavailable) as away:
+        engine.submit(PROMPT).result(WAIT_S)
+    assert away.value.facts["prompt"] is False
+
+
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_server_that_refuses_a_prompt_rejects_it(engine: Engine, server: ChatServer, status: int) -> None:
     server.status = status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import struct
 
@@ -9,9 +10,9 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from gateway.headers import check, read_header, read_identity, walk
+from gateway.headers import MAX_REFERENCES, check, read_header, read_identity, walk
 from record.errors import InvalidInstance, UnsupportedInstance
-from record.instances import KEY_OBJECT_SELECTION
+from record.instances import KEY_OBJECT_SELECTION, InstanceHeader
 from record.states import InstanceKind
 from tests.instances import BIG, EXPLICIT, IMPLICIT, encoded, instance, uid
 
@@ -136,6 +137,74 @@ def test_a_rejection_note_is_known_by_its_title():
     ds.ConceptNameCodeSequence = Sequence([code])
     for syntax in (EXPLICIT, IMPLICIT):
         assert read_header(encoded(ds, syntax), syntax).kind == InstanceKind.REJECTION_NOTE
+
+
+def rejection(*series: list[str], title: str = "113001", undefined: bool = False) -> Dataset:
+    """A rejection note on instances, a list a series."""
+
+    def sequence(items: list[Dataset]) -> Sequence:
+        for each in items:
+            each.is_undefined_length_sequence_item = undefined
+        return Sequence(items)
+
+    code, request = Dataset(), Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = title, "DCM", "Rejected"
+    named = []
+    for uids in series:
+        one, instances = Dataset(), []
+        for each in uids:
+            instances.append(Dataset())
+            instances[-1].ReferencedSOPClassUID, instances[-1].ReferencedSOPInstanceUID = KEY_OBJECT_SELECTION, each
+            instances[-1].add_new(0x0040A170, "SQ", Sequence([code]))  # another sequence, to be stepped over
+        one.ReferencedSOPSequence, one.SeriesInstanceUID = sequence(instances), uid()
+        one["ReferencedSOPSequence"].is_undefined_length = undefined
+        named.append(one)
+    request.ReferencedSeriesSequence, request.StudyInstanceUID = sequence(named), uid()
+    request["ReferencedSeriesSequence"].is_undefined_length = undefined
+    ds = instance(PixelData=None, Rows=None, Columns=None, SOPClassUID=KEY_OBJECT_SELECTION)
+    ds.ConceptNameCodeSequence = Sequence([code])
+    ds.CurrentRequestedProcedureEvidenceSequence = sequence([request])
+    ds["CurrentRequestedProcedureEvidenceSequence"].is_undefined_length = undefined
+    return ds
+
+
+@pytest.mark.parametrize("syntax", [EXPLICIT, IMPLICIT, BIG])
+@pytest.mark.parametrize("undefined", [True, False])
+def test_a_rejection_note_names_what_it_rejects(syntax, undefined):
+    ds = rejection(["1.2.3", "1.2.4"], ["1.2.5", "1.2.3"], undefined=undefined)
+    header = read_header(encoded(ds, syntax), syntax)
+    assert header.referenced_sop_instance_uids == ("1.2.3", "1.2.4", "1.2.5")
+    assert InstanceHeader.from_dict(json.loads(json.dumps(header.as_dict()))) == header
+
+
+def test_only_a_rejection_note_s_references_are_kept():
+    raw = encoded(rejection(["1.2.3"], title="113000"))
+    assert read_header(raw, EXPLICIT).referenced_sop_instance_uids == ()
+    raw = encoded(rejection(["1.2.3"])).replace(KEY_OBJECT_SELECTION.encode(), KEY_OBJECT_SELECTION[:-1].encode() + b"8")
+    assert read_header(raw, EXPLICIT).referenced_sop_instance_uids == ()
+
+
+def test_a_rejection_note_s_references_are_bounded_and_are_uids():
+    ds = rejection([f"1.2.{n}" for n in range(MAX_REFERENCES + 50)])
+    assert len(read_header(encoded(ds), EXPLICIT).referenced_sop_instance_uids) == MAX_REFERENCES
+    raw = encoded(rejection(["1.2.3", "1.2.4"])).replace(b"1.2.3", b"<../>")
+    assert read_header(raw, EXPLICIT).referenced_sop_instance_uids == ("1.2.4",)
+
+
+def test_a_hurt_rejection_note_ends_in_a_header_or_a_refusal():
+    chance = random.Random(20261125)
+    for syntax in (EXPLICIT, IMPLICIT, BIG):
+        for undefined in (True, False):
+            whole = encoded(rejection(["1.2.3", "1.2.4"], ["1.2.5"], undefined=undefined), syntax)
+            for _ in range(300):
+                hurt = bytearray(whole)
+                for _ in range(chance.randrange(1, 6)):
+                    hurt[chance.randrange(len(hurt))] = chance.randrange(256)
+                try:
+                    header = read_header(bytes(hurt), syntax)
+                except InvalidInstance:
+                    continue
+                assert len(header.referenced_sop_instance_uids) <= 3
 
 
 @pytest.mark.parametrize(
