@@ -73,7 +73,7 @@ PERMITTED: Mapping[Role, frozenset[Action]] = {
 }
 """What each role may do. A scope on a token may add `drafts:read` to a dashboard, and nothing else."""
 
-_SCOPES: Mapping[str, tuple[Role, Action]] = {"drafts:read": (Role.DASHBOARD, Action.READ_DRAFT)}
+SCOPES: Mapping[str, tuple[Role, Action]] = {"drafts:read": (Role.DASHBOARD, Action.READ_DRAFT)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def may(by: Principal, action: Action) -> bool:
         return False
     if action in PERMITTED[by.role]:
         return True
-    return any(_SCOPES.get(scope) == (by.role, action) for scope in by.scopes)
+    return any(SCOPES.get(scope) == (by.role, action) for scope in by.scopes)
 
 
 def require(by: Principal, action: Action) -> None:

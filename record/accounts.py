@@ -20,7 +20,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
-from record.access import _SCOPES, Principal
+from record.access import SCOPES, Principal
 from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
 from record.models import Peer, Site, Token, User, UserSession
 from record.settings import valid_ae_title
@@ -129,8 +129,8 @@ def add_token(
         message = "A token belongs to a machine: it cannot be a physician."
         raise InvalidRequest(message)
     scopes = list(scopes)
-    if useless := [scope for scope in scopes if scope not in _SCOPES or _SCOPES[scope][0] != role]:
-        known = ", ".join(f"{scope} (role {of})" for scope, (of, _) in sorted(_SCOPES.items()))
+    if useless := [scope for scope in scopes if scope not in SCOPES or SCOPES[scope][0] != role]:
+        known = ", ".join(f"{scope} (role {of})" for scope, (of, _) in sorted(SCOPES.items()))
         message = f"The role {role} knows no scope {', '.join(map(repr, useless))}. The scopes are: {known}."
         raise InvalidRequest(message)
     if session.scalar(select(Token.id).where(Token.site_id == found.id, Token.name == name)):

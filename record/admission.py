@@ -109,19 +109,7 @@ def _upsert_studies(
                 lane=peer.lane if peer else Lane.ROUTINE,
                 stable_after_s=peer.stable_after_s if peer else None,
                 max_wait_s=peer.max_wait_s if peer else None,
-                patient_id_key=_patient(session, site_id, header),
                 modality=header.modality,
-                patient_id=header.patient_id,
-                issuer_of_patient_id=header.issuer_of_patient_id,
-                patient_name=header.patient_name,
-                patient_birth_date=header.patient_birth_date,
-                patient_sex=header.patient_sex,
-                patient_age=header.patient_age,
-                accession_number=header.accession_number,
-                study_date=header.study_date,
-                study_time=header.study_time,
-                study_description=header.study_description,
-                referring_physician_name=header.referring_physician_name,
             )
             .on_conflict_do_nothing(index_elements=["site_id", "study_instance_uid"])
         )
@@ -163,6 +151,7 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
     fresh = [a for a in batch if a.instance_id not in known]
     _identify(session, study, [a.header for a in fresh])
     sides = _sides(session, study, [a.header.sop_instance_uid for a in fresh])
+    rejected = rejected_uids(session, study.id) if fresh else set()
     duplicates = conflicts = new = 0
     images_changed = False
     for arrival in fresh:
@@ -171,25 +160,29 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
         same = next((side for side in known_sides if _same_bytes(side, arrival)), None)
         if not known_sides:
             known_sides.append(row)
-            if _contradicts(study, arrival.header):
+            row.rejected = row.sop_instance_uid in rejected  # its rejection note came first
+            if contradicts(study, arrival.header):
                 row.conflict_kind = "identity"
                 conflicts += 1
             else:
                 new += 1
-                images_changed = images_changed or (row.kind == InstanceKind.IMAGE and not row.prior)
+                images_changed |= counts(row)
         elif same is not None:
             row.duplicate_of_id, row.header = same.id, {}
             session.add(StoreDeletion(kind=Kind.INSTANCE, key=arrival.instance_id.hex))
             duplicates += 1
-            if same.prior and not row.prior:  # its first arrival by another door: no longer only a prior
-                same.prior = False
-                images_changed = images_changed or same.kind == InstanceKind.IMAGE
         else:
             row.conflict_kind, row.conflict_of_id = "bytes", known_sides[0].id
             known_sides.append(row)
             conflicts += 1
+        if known_sides[0].prior and not row.prior:  # the first arrival by another door: no longer only a prior
+            known_sides[0].prior = False
+            images_changed |= counts(known_sides[0])
         session.add(row)
         session.flush()
+        if stands(row):
+            images_changed |= reject(session, row)
+            rejected.update(arrival.header.referenced_sop_instance_uids)
     if fresh:
         _note_arrival(session, study, fresh, images_changed=images_changed, conflicts=conflicts)
     return Admitted(new, len(known), duplicates, conflicts)
@@ -212,6 +205,52 @@ def _sides(session: Session, study: Study, sop_instance_uids: Sequence[str]) -> 
     return sides
 
 
+def counts(row: Instance) -> bool:
+    """Whether an instance is one of the images that a closing would freeze."""
+    return row.kind == InstanceKind.IMAGE and not row.prior and _is_settled(row)
+
+
+def stands(row: Instance) -> bool:
+    """Whether an instance is a rejection note that has its say."""
+    return row.kind == InstanceKind.REJECTION_NOTE and _is_settled(row)
+
+
+def _is_settled(row: Instance) -> bool:
+    undecided = row.conflict_kind is not None and row.conflict_decided_at is None
+    other_side = row.conflict_of_id is not None or row.duplicate_of_id is not None
+    return not (undecided or other_side or row.rejected or row.erased_at)
+
+
+def reject(session: Session, note: Instance) -> bool:
+    """Take out what a rejection note names of its study; whether the set of images changed.
+
+    What was once rejected stays out, whatever becomes of the note.
+    """
+    named = note.header.get("referenced_sop_instance_uids") or ()
+    changed = False
+    for row in session.scalars(
+        select(Instance).where(
+            Instance.study_id == note.study_id,
+            Instance.sop_instance_uid.in_(named),
+            Instance.id != note.id,
+            Instance.duplicate_of_id.is_(None),
+            Instance.conflict_of_id.is_(None),
+            Instance.erased_at.is_(None),
+        )
+    ):
+        changed |= counts(row)
+        row.rejected = True
+    return changed
+
+
+def rejected_uids(session: Session, study_id: uuid.UUID) -> set[str]:
+    """What the rejection notes of a study name, here or not."""
+    notes = session.scalars(
+        select(Instance).where(Instance.study_id == study_id, Instance.kind == InstanceKind.REJECTION_NOTE)
+    )
+    return {uid for note in notes if stands(note) for uid in note.header.get("referenced_sop_instance_uids") or ()}
+
+
 _STUDY_TEXT = (
     *("patient_id", "issuer_of_patient_id", "patient_name", "patient_birth_date", "patient_sex", "patient_age"),
     *("accession_number", "study_date", "study_time", "study_description", "referring_physician_name"),
@@ -220,14 +259,16 @@ _STUDY_TEXT = (
 
 def _identify(session: Session, study: Study, headers: Sequence[InstanceHeader]) -> None:
     """Let the first instance that names a patient speak for a study that names none yet, or none any more."""
-    named = next((h for h in headers if h.patient_id), headers[0] if headers else None)
-    if named is None or study.patient_id or not (named.patient_id or study.erased_at):
-        return
-    for name in _STUDY_TEXT:
-        if not getattr(study, name):
-            setattr(study, name, getattr(named, name))
-    study.patient_id_key = _patient(session, study.site_id, named)
-    study.erased_at = None
+    if headers and not study.patient_id:
+        named = next((h for h in headers if h.patient_id), headers[0])
+        for name in _STUDY_TEXT:
+            if not getattr(study, name):
+                setattr(study, name, getattr(named, name))
+        study.patient_id_key = _patient(session, study.site_id, named)
+        study.erased_at = None
+    if not study.issuer_of_patient_id:  # two issuers of one ID are two patients; the link to the patient stays
+        same = (h.issuer_of_patient_id for h in headers if h.patient_id == study.patient_id != "")
+        study.issuer_of_patient_id = next(filter(None, same), "")
 
 
 def _row(session: Session, study: Study, arrival: Arrival) -> Instance:
@@ -270,7 +311,7 @@ def _series(session: Session, study: Study, header: InstanceHeader) -> uuid.UUID
     return series.id
 
 
-def _contradicts(study: Study, header: InstanceHeader) -> bool:
+def contradicts(study: Study, header: InstanceHeader) -> bool:
     """Whether an instance names another patient than its study: both say a Patient ID, and they differ."""
     if not study.patient_id or not header.patient_id:
         return False

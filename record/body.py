@@ -24,17 +24,19 @@ MAX_CHARACTERS = 50_000
 """A report longer than this is refused."""
 BANNER_DRAFT = "AI DRAFT – NOT REVIEWED"  # the house's own words, with an en dash
 BANNER_UNSIGNED = "UNSIGNED"
-_SPOKEN_BANNERS = re.compile(r"AI\s+DRAFT\s*[-–—]+\s*NOT\s+REVIEWED", re.IGNORECASE)
-
-
+_SPOKEN_BANNERS = re.compile(r"AI\s*DRAFT\s*-[-\s]*NOT\s*REVIEWED", re.IGNORECASE)
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-_MOST, _LONGEST = 128, 64
+_PICTURE = re.compile(r"[0-9a-f]{64}")
+_FLAG = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+_MOST = 64
 
 
 def _seen(text: str) -> str:
-    """A text as the eye sees it: without what has no width."""
-    return "".join(c for c in text if unicodedata.category(c) != "Cf")
+    """A text as the eye sees it: without what has no width, every dash a hyphen, wide letters as plain ones."""
+    marks = {"Cf", "Mn", "Me"}
+    plain = ((c, unicodedata.category(c)) for c in unicodedata.normalize("NFKD", text))
+    return "".join("-" if kind == "Pd" or c == "−" else c for c, kind in plain if kind not in marks)
 
 
 class SectionCode(StrEnum):
@@ -113,9 +115,8 @@ class Body:
             message = "The draft banner is shown with a text, never stored in it. Remove it from the text."
             raise InvalidRequest(message)
         for _, sentence in self.sentences():
-            lists = (*sentence.pictures, *sentence.flags)
-            if not _ID.fullmatch(sentence.id) or len(lists) > _MOST or any(len(v) > _LONGEST for v in lists):
-                message = "A sentence's id, pictures or flags are not of this schema."
+            if not _is_of_schema(sentence):
+                message = "A sentence's id, source, pictures or flags are not of this schema."
                 raise InvalidRequest(message)
         ids = [s.id for section in self.sections for s in section.sentences]
         if len(ids) != len(set(ids)):
@@ -216,6 +217,18 @@ class Body:
 
 EMPTY = Body(sections=(Section(SectionCode.FINDINGS, ()), Section(SectionCode.IMPRESSION, ())))
 """What a report begun by hand starts from."""
+
+
+def _is_of_schema(sentence: Sentence) -> bool:
+    """Whether the parts of a sentence besides its text are ids, digests and names, and not too many."""
+    ids = [sentence.id] if sentence.source is None else [sentence.id, sentence.source]
+    return (
+        max(len(sentence.pictures), len(sentence.flags)) <= _MOST
+        and all(map(_ID.fullmatch, ids))
+        and all(map(_PICTURE.fullmatch, sentence.pictures))
+        and all(map(_FLAG.fullmatch, sentence.flags))
+    )
+
 
 _HEADING = re.compile(
     r"^\s*("

@@ -287,15 +287,17 @@ def release(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     _leave(session, claim, _phase_before(claim.phase), not_before=func.now() + seconds(after_s))
 
 
-def send_back(session: Session, claim: Claim) -> None:
+def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     """Drafting → prepared → queued: what was prepared is of another release, so it is prepared anew; no failure.
+
+    While both releases are at work it may come back as it was: `after_s` keeps the two from tossing it to and fro.
 
     Raises
     ------
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    _leave(session, claim, ReadingState.PREPARED)
+    _leave(session, claim, ReadingState.PREPARED, not_before=func.now() + seconds(after_s))
     require_allowed(ReadingState.PREPARED, ReadingState.QUEUED)
     session.execute(update(Reading).where(Reading.id == claim.reading_id).values(state=ReadingState.QUEUED, model=None))
     audit.write(session, "reading_sent_back", study_id=claim.study_id, reading_id=claim.reading_id)

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
-from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -33,6 +32,7 @@ from record.errors import (
     EngineUnavailable,
     IllegalMove,
     InvalidInstance,
+    Misconfigured,
     NewImages,
     NotFound,
     NotPermitted,
@@ -134,7 +134,7 @@ class Drafting:
         self._engine: Engine | None = None
         self._opening = threading.Lock()
         self._open_again_at = 0.0
-        self._told = False
+        self._told: str | None = None
         self.slots = settings.slots
 
     def ready(self) -> bool:
@@ -147,23 +147,27 @@ class Drafting:
         return self._engine is not None
 
     def _open(self) -> None:
-        key = self._settings.engine_key_file
         try:
             self._engine = open_engine(
                 self._settings.model,
                 engine_url=self._settings.engine_url,
-                api_key=key.read_text(encoding="utf-8").strip() if key else None,
+                api_key=self._key(),
                 slots=self.slots,
             )
-        except (EngineUnavailable, EngineRejected) as error:
-            refused = isinstance(error, EngineRejected)
-            self._open_again_at = time.monotonic() + (REFUSED_S if refused else AWAY_S)
-            if not self._told:
-                hint = "see COUNTERSIGN_MODEL" if refused else "waiting for the engine's server"
-                _logger.warning("engine_refused" if refused else "engine_away", code=error.code, hint=hint)
-                self._told = True
+        except EngineUnavailable as error:
+            self._open_again_at = time.monotonic() + AWAY_S
+            if self._told != error.code:
+                _logger.warning("engine_away", code=error.code, hint="waiting for the engine's server")
+            self._told = error.code
             return
-        self._told = False
+        except (EngineRejected, Misconfigured) as error:
+            self._open_again_at = time.monotonic() + REFUSED_S
+            setting = "COUNTERSIGN_MODEL" if isinstance(error, EngineRejected) else "COUNTERSIGN_ENGINE_KEY_FILE"
+            if self._told != error.code:
+                _logger.critical("engine_refused", code=error.code, hint=f"see {setting}; tried again now and then")
+            self._told = error.code
+            return
+        self._told = None
         _logger.info(
             "engine_opened",
             model=self._settings.model,
@@ -171,6 +175,14 @@ class Drafting:
             device=self._engine.identity.where,
             slots=self.slots,
         )
+
+    def _key(self) -> str | None:
+        path = self._settings.engine_key_file
+        try:
+            return path.read_text(encoding="utf-8").strip() if path else None
+        except (OSError, UnicodeDecodeError) as error:
+            message = "The file that COUNTERSIGN_ENGINE_KEY_FILE names cannot be read."
+            raise Misconfigured(message) from error
 
     def describe(self) -> dict[str, Any]:
         """The engine's identity, once it is open."""
@@ -260,7 +272,7 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
         return None
     if isinstance(error, reading.OutdatedPreparation):
         _logger.info("reading_sent_back", reading_id=reading_id)
-        return lambda session: claims.send_back(session, claim)
+        return lambda session: claims.send_back(session, claim, after_s=settings.backoff_s)
     if isinstance(error, Abstained):
         code, reason, facts = error.reason_code, error.message, error.facts
         _logger.info("reading_abstained", reading_id=reading_id, reason_code=code)
@@ -295,8 +307,8 @@ def _end_for(desk: Desk, held: Held, error: Exception) -> Callable[[Session], ob
 
 
 def _failed_on_this_prompt(error: EngineUnavailable) -> bool:
-    """A server that is there and answers 500, or breaks off with an error, blames the prompt: that must end some day."""
-    return error.facts.get("status") == HTTPStatus.INTERNAL_SERVER_ERROR or error.facts.get("reason") == "server_error"
+    """A server that is there and fails on one prompt (see `worker.engines.remote`): that must end some day."""
+    return error.facts.get("prompt") is True
 
 
 def run(kind: str, settings: WorkerSettings) -> int:

@@ -46,12 +46,13 @@ def show_study(session: Session, study: Study, by: Principal) -> schemas.StudySh
     ).all()
     lines = [_report_line(report, study) for report in _reports(session, study)]
     identified = may(by, Action.READ_IDENTITY)
-    undecided = _conflicts(session, study)
+    undecided = _conflicts(session, study, identified=identified)
     return schemas.StudyShown(
         **row_of(session, study, by).item().model_dump(),
         outdated=any(line.outdated for line in lines if line.state in LIVE_REPORT),
         undecided_conflicts=len(undecided),
         conflicts=undecided,
+        erased_at=study.erased_at,
         identity=_identity(study) if identified else None,
         revisions=_revisions(session, study),
         series=_series(session, study, identified=identified),
@@ -64,14 +65,16 @@ def show_study(session: Session, study: Study, by: Principal) -> schemas.StudySh
 def show_report(session: Session, report: Report, by: Principal) -> schemas.ReportShown:
     """A report with the words `by` may see: physicians the newest, everybody else the last signed ones."""
     study = session.get_one(Study, report.study_id)
-    number = _revision_for(report, by)
+    signed = _signed_revision(session, report)
+    number = _revision_for(report, signed, by)
     revision = reports.revision_of(session, report, number) if number else None
-    blank = revision is None or revision.erased_at is not None
-    body = None if revision is None or blank else Body.from_canonical(revision.body)
-    banner = None if number is not None and number == report.signed_revision else banner_of(report)
+    erased = (revision or reports.revision_of(session, report)).erased_at is not None
+    body = None if revision is None or erased else Body.from_canonical(revision.body)
+    banner = None if number is not None and number == signed else banner_of(report)
     signatures = may(by, Action.READ_SIGNED)
     return schemas.ReportShown(
-        **_report_line(report, study).model_dump(),
+        **_report_line(report, study).model_dump() | {"signed_revision": signed},
+        erased=erased,
         study_instance_uid=study.study_instance_uid,
         banner=banner if body else None,
         text_revision=number,
@@ -87,8 +90,9 @@ def show_report(session: Session, report: Report, by: Principal) -> schemas.Repo
 def report_history(session: Session, report: Report) -> list[schemas.ReportRevisionShown]:
     """Every saved text of a report, newest first; only for those who may read unsigned words."""
     rows = session.execute(
-        select(ReportRevision, User.printed_name)
+        select(ReportRevision, User.printed_name, Signature.id)
         .outerjoin(User, User.id == ReportRevision.author_id)
+        .outerjoin(Signature, _COVERS)
         .where(ReportRevision.report_id == report.id)
         .order_by(ReportRevision.number.desc())
     ).all()
@@ -99,9 +103,10 @@ def report_history(session: Session, report: Report) -> list[schemas.ReportRevis
             author=author,
             body_sha256=revision.body_sha256,
             text="" if revision.erased_at else Body.from_canonical(revision.body).plain(),
+            signed=signature_id is not None,
             created_at=revision.created_at,
         )
-        for revision, author in rows
+        for revision, author, signature_id in rows
     ]
 
 
@@ -116,11 +121,28 @@ def labelled(text: str, banner: str | None) -> str:
     return f"{banner}\n\n{text}" if banner else text
 
 
-def _revision_for(report: Report, by: Principal) -> int | None:
+_COVERS = (
+    (Signature.report_id == ReportRevision.report_id)
+    & (Signature.report_revision == ReportRevision.number)
+    & (Signature.body_sha256 == ReportRevision.body_sha256)
+)
+"""Whether a signature is under exactly these words."""
+
+
+def _signed_revision(session: Session, report: Report) -> int | None:
+    """The last signed revision, if its signature is there: what the report says of itself is not enough."""
+    return session.scalar(
+        select(ReportRevision.number)
+        .join(Signature, _COVERS)
+        .where(ReportRevision.report_id == report.id, ReportRevision.number == report.signed_revision)
+    )
+
+
+def _revision_for(report: Report, signed: int | None, by: Principal) -> int | None:
     if not may(by, Action.READ_REPORT):
-        return report.signed_revision
+        return signed
     pending = report.pending_kind is not None and report.pending_author_id != by.id
-    return report.signed_revision if pending else report.revision
+    return signed if pending else report.revision
 
 
 def _report_line(report: Report, study: Study) -> schemas.ReportLine:
@@ -142,13 +164,15 @@ def _reports(session: Session, study: Study) -> Iterable[Report]:
     )
 
 
-def _conflicts(session: Session, study: Study) -> list[schemas.ConflictShown]:
+def _conflicts(session: Session, study: Study, *, identified: bool) -> list[schemas.ConflictShown]:
     return [
         schemas.ConflictShown(
             instance_id=side.id,
             kind=side.conflict_kind or "",
             beside=side.conflict_of_id,
             sop_class_uid=side.sop_class_uid,
+            patient_id=str(side.header.get("patient_id", "")) if identified else None,
+            patient_name=str(side.header.get("patient_name", "")) if identified else None,
             received_at=side.received_at,
         )
         for side in conflicts.undecided(session, study.id)
@@ -198,6 +222,7 @@ def _readings(
     if pictures:
         rows = session.scalars(
             select(ReadingPicture)
+            .join(Instance, (Instance.id == ReadingPicture.instance_id) & Instance.erased_at.is_(None))
             .where(ReadingPicture.reading_id.in_([r.id for r in readings]))
             .order_by(ReadingPicture.reading_id, ReadingPicture.position)
         )
@@ -269,7 +294,10 @@ def _drafts(
 
 def _signatures(session: Session, report: Report) -> list[schemas.SignatureShown]:
     rows = session.scalars(
-        select(Signature).where(Signature.report_id == report.id).order_by(Signature.report_revision)
+        select(Signature)
+        .join(ReportRevision, _COVERS)
+        .where(Signature.report_id == report.id)
+        .order_by(Signature.report_revision)
     )
     names = schemas.SignatureShown.model_fields
     return [schemas.SignatureShown(**{name: getattr(row, name) for name in names}) for row in rows]

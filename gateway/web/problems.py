@@ -56,13 +56,14 @@ TITLES: Mapping[str, str] = {
     "conflict": "In conflict with what is there",
     "method_not_allowed": "This method is not served here",
     "too_large": "The request is too large",
+    "erased": "The words are erased",
     "unavailable": "Not available at the moment",
     "internal_error": "Something went wrong on our side",
 }
 
 _FACTS = frozenset({"revision", "state", "former_state", "report_id", "count", "reason_code"})
 """Facts of an error that a client needs to go on; the rest stays inside."""
-_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 413: "too_large", 503: "unavailable"}
+_HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 410: "erased", 413: "too_large", 503: "unavailable"}
 _MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/openapi.json")
 RETRY_AFTER_S = "2"
 
@@ -162,6 +163,7 @@ def _http(request: Request, error: Exception) -> Response:
     details = {
         404: "There is nothing at this address.",
         405: "This address does not take that method.",
+        410: "The words of this report are erased for good.",
         413: "The body of the request is larger than this address takes.",
         400: "The body of the request cannot be read.",
     }

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import PlainTextResponse
 from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
 
 from gateway.web.auth import Visitor, allow, client_address, proved
 from gateway.web.context import Door, Web
@@ -22,7 +23,7 @@ from record import accounts, audit, reports
 from record.access import Action
 from record.body import Body, from_plain
 from record.db import transaction
-from record.errors import InvalidRequest, NotFound
+from record.errors import IllegalMove, InvalidRequest, NotFound
 from record.reports import MAX_REASON
 
 router = APIRouter(prefix="/api/v1/reports", tags=["reports"])
@@ -31,7 +32,7 @@ MAX_LINES = 2000
 """Aligning a text with its former revision takes time that grows with the square of its lines."""
 
 
-@router.get("/{report_id}", response_model=ReportShown, responses=answers(403, 404))
+@router.get("/{report_id}", response_model=ReportShown, responses=answers(403, 404, 410))
 def report_shown(
     report_id: uuid.UUID, request: Request, web: Door, by: Annotated[Visitor, Depends(allow(Action.READ_SIGNED))]
 ) -> Any:
@@ -39,6 +40,12 @@ def report_shown(
     with transaction(web.engine) as session:
         report = reports.find(session, report_id, by.principal)
         shown = show_report(session, report, by.principal)
+        wants_words = request.headers.get("accept", "").startswith("text/plain")
+        if wants_words and shown.labelled_text is None:
+            if shown.erased:
+                raise HTTPException(410)
+            message = "The report has no words for you to see yet."
+            raise NotFound(message)
         audit.write(
             session,
             "report_shown",
@@ -47,12 +54,7 @@ def report_shown(
             report_id=report.id,
             revision=shown.text_revision,
         )
-    if request.headers.get("accept", "").startswith("text/plain"):
-        if shown.labelled_text is None:
-            message = "The report has no words for you to see yet."
-            raise NotFound(message)
-        return PlainTextResponse(shown.labelled_text or "")
-    return shown
+    return PlainTextResponse(shown.labelled_text) if wants_words else shown
 
 
 @router.put("/{report_id}/text", responses=CHANGES)
@@ -116,7 +118,11 @@ def save_text(web: Web, report_id: uuid.UUID, text: str, *, by: Visitor, seen: i
     with transaction(web.engine) as session:
         report = reports.find(session, report_id, by.principal)
         # The newest revision, not the one seen: where they differ, `save` refuses.
-        body = from_plain(text, Body.from_canonical(reports.revision_of(session, report).body))
+        former = reports.revision_of(session, report)
+        if former.erased_at is not None:
+            message = "The words of this report are erased; nothing is saved on top of them."
+            raise IllegalMove(message)
+        body = from_plain(text, Body.from_canonical(former.body))
         return reports.save(session, report_id, body, by=by.principal, seen=seen).number
 
 

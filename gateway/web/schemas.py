@@ -238,6 +238,7 @@ class ReportRevisionShown(_Given):
     author: str | None
     body_sha256: str
     text: str
+    signed: bool
     created_at: datetime
 
 
@@ -246,10 +247,11 @@ class ReportShown(ReportLine):
 
     `text` and `body` are the words of revision `text_revision`, as they are edited and signed; while they are unsigned,
     `banner` says so and must stand with them wherever they are shown (`labelled_text` has it in its first line).
-    Everybody but physicians gets signed words only, else null.
+    Everybody but physicians gets signed words only, else null. `erased` says that the words are gone for good.
     """
 
     study_instance_uid: str
+    erased: bool
     banner: str | None
     text_revision: int | None
     text: str | None
@@ -267,6 +269,8 @@ class ConflictShown(_Given):
     kind: str
     beside: UUID | None
     sop_class_uid: str
+    patient_id: str | None
+    patient_name: str | None
     received_at: datetime
 
 
@@ -276,6 +280,7 @@ class StudyShown(StudyItem):
     outdated: bool
     undecided_conflicts: int
     conflicts: list[ConflictShown]
+    erased_at: datetime | None
     identity: Identity | None
     revisions: list[RevisionShown]
     series: list[SeriesShown]

@@ -24,7 +24,7 @@ from record import audit, conflicts, reports, studies
 from record.access import Action, Principal, visible
 from record.db import transaction
 from record.errors import NotFound
-from record.models import Reading, ReadingPicture, Study
+from record.models import Instance, Reading, ReadingPicture, Study
 from record.states import Lane, Purpose, ReadingState, ReportState, StudyState
 from record.store import Kind
 
@@ -119,6 +119,7 @@ def picture_served(
         found = session.execute(
             visible(select(Reading), by.principal)
             .join(ReadingPicture, ReadingPicture.reading_id == Reading.id)
+            .join(Instance, (Instance.id == ReadingPicture.instance_id) & Instance.erased_at.is_(None))
             .where(ReadingPicture.sha256 == sha256, Reading.purpose != Purpose.SHADOW)
             .limit(1)
         ).scalar()

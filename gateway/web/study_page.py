@@ -161,6 +161,8 @@ def signing_page(web: Web, visitor: Visitor, report_id: uuid.UUID, *, kept: Kept
         if report.state not in {ReportState.DRAFT, ReportState.PRELIMINARY}:
             return RedirectResponse(f"/studies/{study.study_instance_uid}", 303)
         opening = open_study(session, study, visitor.principal)
+    if opening.report is None or opening.report.body is None:
+        return RedirectResponse(f"/studies/{study.study_instance_uid}", 303)
     return page(
         "sign.html",
         status=kept.problem["status"] if kept else 200,

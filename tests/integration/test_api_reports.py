@@ -9,10 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from record import accounts, studies
 from record.body import BANNER_DRAFT
 from record.db import transaction
+from record.models import User
 from record.states import Role
 from tests.conftest import FreshDatabase
+from tests.records import study_of
 from tests.web_records import PASSWORD, Desk, desk_on, problem
 
 WORDS = "Findings:\nThere is an opacity in the right upper zone.\n\nImpression:\nOpacity, right.\n"
@@ -212,3 +215,74 @@ def test_a_report_of_nobody_s_is_not_found(attending: TestClient) -> None:
     problem(attending.get(missing), 404, "not_found")
     problem(attending.put(f"{missing}/text", json={"seen": 1, "text": "a"}), 404, "not_found")
     problem(attending.get("/api/v1/reports/nonsense"), 422, "invalid_request")
+
+
+def erased(desk: Desk, study_uid: str) -> None:
+    login = desk.user(Role.ADMIN)
+    with transaction(desk.engine) as session:
+        by = accounts.user_principal(session.query(User).filter_by(login=login).one())
+        studies.erase(session, study_of(session, study_uid).id, by=by)
+
+
+def test_a_report_without_words_for_the_one_who_asks_is_no_empty_text(desk: Desk, address: str) -> None:
+    plain = {"Accept": "text/plain"}
+    before = len(desk.events("report_shown"))
+    problem(desk.machine(Role.DASHBOARD).get(address, headers=plain), 404, "not_found")
+    assert len(desk.events("report_shown")) == before, "nothing was shown"
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_report_that_is_erased_says_so_and_never_breaks(desk: Desk, attending: TestClient, signed: bool) -> None:
+    study_uid = desk.study()
+    report_id = desk.report_of(study_uid).id
+    address = f"/api/v1/reports/{report_id}"
+    if signed:
+        attending.post(f"{address}/sign", json=signature())
+    picture = attending.get(f"/api/v1/studies/{study_uid}").json()["readings"][0]["pictures"][0]["href"]
+    tag = attending.get(picture).headers["etag"]
+    erased(desk, study_uid)
+    for client in (attending, desk.signed_in(Role.RESIDENT), desk.machine(Role.DASHBOARD)):
+        shown = client.get(address).json()
+        assert (shown["erased"], shown["text"], shown["labelled_text"], shown["body"]) == (True, None, None, None)
+        assert shown["state"] == ("final" if signed else "cancelled")
+        problem(client.get(address, headers={"Accept": "text/plain"}), 410, "erased")
+        assert client.get(f"/api/v1/studies/{study_uid}").json()["erased_at"]
+    for asked in ({"text": WORDS}, {"body": {"schema": 1, "sections": []}}):
+        problem(attending.put(f"{address}/text", json={"seen": 1, **asked}), 409, "illegal_move")
+    problem(attending.post(f"{address}/sign", json=signature()), 409, "illegal_move")
+    problem(attending.post(f"{address}/preliminary", json={"seen": 1}), 409, "illegal_move")
+    problem(attending.get(picture), 404, "not_found")
+    problem(attending.get(picture, headers={"If-None-Match": tag}), 404, "not_found")
+    page = attending.get(f"/studies/{study_uid}", headers={"Accept": "text/html"})
+    assert page.status_code == 200
+    assert "erased" in page.text
+    assert "/api/v1/pictures/" not in page.text
+    assert attending.get(f"/reports/{report_id}/sign", headers={"Accept": "text/html"}).status_code == 303
+
+
+def test_words_count_as_signed_only_where_a_signature_covers_exactly_them(desk: Desk, attending: TestClient) -> None:
+    study_uid = desk.study()
+    report = desk.report_of(study_uid)
+    address = f"/api/v1/reports/{report.id}"
+    login = desk.user(Role.ATTENDING)
+    with transaction(desk.engine) as session:
+        session.execute(
+            text(
+                "INSERT INTO signatures (id, report_id, report_revision, study_revision, body_sha256, user_id, printed_name,"
+                " role, meaning, method, proven_at, client_address, reasons) SELECT gen_random_uuid(), :report, 1, 1, 'other',"
+                " id, 'Dr. Forged', 'attending', 'x', 'x', now(), '', '{}' FROM users WHERE login = :login"
+            ),
+            {"report": report.id, "login": login},
+        )
+        session.execute(
+            text("UPDATE reports SET state = 'final', signed_revision = 1, touched_at = now() WHERE id = :report"),
+            {"report": report.id},
+        )
+    shown = attending.get(address).json()
+    assert (shown["banner"], shown["signed_revision"]) == ("UNSIGNED", None)
+    assert shown["labelled_text"].startswith("UNSIGNED\n")
+    assert desk.machine(Role.DASHBOARD).get(address).json()["text"] is None
+    problem(desk.machine(Role.DASHBOARD).get(address, headers={"Accept": "text/plain"}), 404, "not_found")
+    page = attending.get(f"/studies/{study_uid}", headers={"Accept": "text/html"})
+    assert "UNSIGNED" in page.text
+    assert "Dr. Forged" not in page.text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -60,6 +62,21 @@ def test_a_wrong_login_and_a_wrong_password_sound_alike(desk: Desk, login: str) 
         assert problem(answer, 401, "not_authenticated")["detail"] == (
             "The login or the password is wrong, or the account is locked."
         )
+
+
+def test_half_a_character_is_no_password(desk: Desk) -> None:
+    right = {"login": desk.user(Role.ATTENDING), "password": PASSWORD}
+    headers = {"Content-Type": "application/json"}
+
+    def answered(path: str, asked: dict[str, object]) -> httpx.Response:
+        return client.post(path, content=json.dumps(asked), headers=headers)
+
+    client = desk.client()
+    problem(answered("/api/v1/session", right | {"login": "\ud800"}), 422, "invalid_request")
+    problem(answered("/api/v1/session", right | {"password": "half a pair \ud800"}), 401, "not_authenticated")
+    client = desk.signed_in(Role.ATTENDING)
+    signing = f"/api/v1/reports/{desk.report_of(desk.study()).id}/sign"
+    problem(answered(signing, {"seen": 1, "shown": 1, "password": "\ud800"}), 401, "not_authenticated")
 
 
 def test_ten_wrong_passwords_lock_the_account_for_the_right_one_too(desk: Desk) -> None:

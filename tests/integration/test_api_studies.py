@@ -8,10 +8,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
+from record import admission
 from record.body import BANNER_DRAFT
 from record.db import transaction
 from record.states import Role
 from tests.conftest import FreshDatabase
+from tests.records import arrival
 from tests.web_records import Desk, desk_on, problem
 
 ITEM = {
@@ -216,7 +218,7 @@ def test_a_picture_is_served_exactly_as_the_model_saw_it_and_that_is_an_event(al
     picture = client.get(f"/api/v1/studies/{study_uid}").json()["readings"][0]["pictures"][0]
     answer = client.get(picture["href"])
     assert answer.headers["content-type"] == "image/png"
-    assert answer.headers["cache-control"].startswith("private")
+    assert answer.headers["cache-control"] == "private, no-cache", "what was seen is gone with the session"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert hashlib.sha256(answer.content).hexdigest() == picture["sha256"]
     assert [facts["sha256"] for facts in alone.events("picture_served")] == [picture["sha256"]]
@@ -242,3 +244,27 @@ def test_a_physician_begins_by_hand_what_was_not_analysed(desk: Desk) -> None:
         again = problem(client.post(f"/api/v1/studies/{study_uid}/report"), 409, "conflict")
         assert again["report_id"] == begun["id"]
     problem(client.post("/api/v1/studies/1.2.3/report"), 404, "not_found")
+
+
+def test_a_conflict_is_listed_and_decided_once(desk: Desk) -> None:
+    study_uid, elsewhere = desk.study(), desk.study()
+    with transaction(desk.engine) as session:
+        admission.admit(session, [arrival(study_uid, patient_id="P2", patient_name="CANARY")])
+    client = desk.signed_in(Role.OPERATOR)
+    shown = client.get(f"/api/v1/studies/{study_uid}").json()
+    (side,) = shown["conflicts"]
+    assert (shown["undecided_conflicts"], side["kind"], side["beside"]) == (1, "identity", None)
+    seen_by_a_dashboard = desk.machine(Role.DASHBOARD).get(f"/api/v1/studies/{study_uid}")
+    assert len(seen_by_a_dashboard.json()["conflicts"]) == 1
+    assert "CANARY" not in seen_by_a_dashboard.text
+    assert (side["patient_id"], side["patient_name"]) == ("P2", "CANARY"), "who decides sees whose it is"
+    asked = {"keep": True, "reason": "A relabelled film."}
+    address = f"/api/v1/studies/{study_uid}/conflicts/{side['instance_id']}"
+    wrong = f"/api/v1/studies/{elsewhere}/conflicts/{side['instance_id']}"
+    problem(client.post(wrong, json=asked), 404, "not_found")
+    problem(client.post(address, json=asked | {"reason": " "}), 422, "invalid_request")
+    problem(client.post(address, json={"keep": True}), 422, "invalid_request")
+    answer = client.post(address, json=asked)
+    assert answer.status_code == 200
+    assert (answer.json()["conflicts"], answer.json()["state"]) == ([], "receiving")
+    problem(client.post(address, json=asked), 409, "illegal_move")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,14 +15,15 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import claims, studies
+from record import claims, readings, studies
 from record.db import connect, transaction
-from record.errors import LeaseLost
+from record.errors import IllegalMove, LeaseLost
 from record.models import Reading, Study
+from record.states import Role
 from record.store import Store
 from tests.bench import FAST, MODEL, Bench, admit_phantoms, small_server, states, wait_for
 from tests.conftest import FreshDatabase
-from tests.records import arrival, closed, uid
+from tests.records import arrival, closed, person, uid
 from worker.desk import EXIT_DEAF, EXIT_WEDGED
 
 
@@ -105,6 +107,7 @@ def remote_bench(tmp_path: Path, database: FreshDatabase, redis_url: str, engine
     return Bench(tmp_path, {"DATABASE_URL": database.url, "REDIS_URL": redis_url, **environment})
 
 
+@pytest.mark.slow
 def test_a_wrong_key_costs_no_reading_anything(
     engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
 ) -> None:
@@ -125,6 +128,7 @@ def test_a_wrong_key_costs_no_reading_anything(
         assert session.scalar(text("SELECT sum(failures) FROM readings")) == 0
 
 
+@pytest.mark.slow
 def test_a_prompt_that_the_server_fails_on_ends_alone(
     engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
 ) -> None:
@@ -165,6 +169,7 @@ def seen(engine: Engine) -> int:
         return int(connection.execute(text("SELECT count(*) FROM workers WHERE model IS NULL")).scalar_one())
 
 
+@pytest.mark.slow
 def test_what_another_release_prepared_is_prepared_anew(
     engine: Engine, tmp_path: Path, database: FreshDatabase, redis_url: str
 ) -> None:
@@ -186,38 +191,21 @@ def test_what_another_release_prepared_is_prepared_anew(
         assert session.scalar(text("SELECT count(*) FROM events WHERE kind = 'reading_prepared'")) == 2
 
 
-def a_claim(session: Session) -> claims.Claim:
-    claim = claims.claim_prepare(session, "w", 30, max_prepared=64, model="phantom")
-    assert claim is not None
-    return claim
+def against_a_closing(engine: Engine, study_id: uuid.UUID, work: Callable[[Session], object]) -> list[Exception]:
+    """Do `work` while the study is being closed again: it starts when the study is held and its reading is not yet.
 
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        lambda session, claim: claims.abstain(session, claim, "no_protocol", "Nothing matches."),
-        lambda session, claim: claims.fail(session, claim, "error", "It broke.", max_failures=5, backoff_s=0),
-        claims.release,
-    ],
-    ids=["abstained", "failed", "released"],
-)
-def test_a_reading_that_ends_while_its_study_closes_again_is_no_deadlock(
-    engine: Engine, end: Callable[[Session, claims.Claim], object]
-) -> None:
-    """The closing holds the study and wants the reading; whoever ends the reading must not hold it and want the study."""
-    with transaction(engine) as session:
-        study_id = closed(session, [arrival(uid())]).id
-        claim = a_claim(session)
+    Whoever held the reading then and wanted the study would end in a deadlock.
+    """
     raised: list[Exception] = []
 
-    def work() -> None:
+    def beside() -> None:
         try:
-            with transaction(engine) as mine:
-                end(mine, claim)
-        except Exception as error:  # noqa: BLE001 - looked at below
+            with transaction(engine) as session:
+                work(session)
+        except Exception as error:  # noqa: BLE001 - the caller looks at it
             raised.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=beside)
     with transaction(engine) as session:
         study = session.get_one(Study, study_id, with_for_update=True)
         thread.start()
@@ -226,12 +214,52 @@ def test_a_reading_that_ends_while_its_study_closes_again_is_no_deadlock(
         session.flush()
         studies.freeze(session, study, "test", {})
     thread.join(10)
+    return raised
+
+
+def a_claim(engine: Engine) -> claims.Claim:
+    with transaction(engine) as session:
+        closed(session, [arrival(uid())])
+        claim = claims.claim_prepare(session, "w", 30, max_prepared=64, model="phantom")
+    assert claim is not None
+    return claim
+
+
+def fail(session: Session, claim: claims.Claim, *, for_good: bool = False) -> None:
+    claims.fail(session, claim, "error", "It broke.", max_failures=5, backoff_s=0, for_good=for_good)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [fail, lambda session, claim: claims.abstain(session, claim, "no_protocol", "Nothing matches.")],
+    ids=["failed", "abstained"],
+)
+def test_a_reading_that_ends_while_its_study_closes_again_is_no_deadlock(
+    engine: Engine, end: Callable[[Session, claims.Claim], object]
+) -> None:
+    claim = a_claim(engine)
+    raised = against_a_closing(engine, claim.study_id, lambda session: end(session, claim))
     assert [type(error) for error in raised] == [LeaseLost]
     assert states(engine) == {"superseded": 1, "queued": 1}
 
 
+def test_a_reading_retried_while_its_study_closes_again_is_no_deadlock(engine: Engine) -> None:
+    claim = a_claim(engine)
+    with transaction(engine) as session:
+        fail(session, claim, for_good=True)
+        operator = person(session, Role.OPERATOR)
+    raised = against_a_closing(
+        engine, claim.study_id, lambda session: readings.retry(session, claim.reading_id, by=operator)
+    )
+    assert [type(error) for error in raised] == [IllegalMove]
+    assert states(engine) == {"superseded": 1, "queued": 1}
+
+
 def waiting_for_locks(engine: Engine) -> int:
-    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    query = (
+        "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)"
+        " WHERE NOT granted AND datname = current_database()"
+    )
     with engine.connect() as connection:
         return int(connection.execute(text(query)).scalar_one())
 

@@ -54,7 +54,9 @@ def test_a_new_line_is_human_and_a_deleted_one_leaves_the_others_alone() -> None
 
 
 def test_a_client_cannot_claim_that_the_machine_wrote_its_words() -> None:
-    forged = Body(sections=(Section(SectionCode.FINDINGS, (Sentence("x", "Mine.", Origin.MACHINE, "x", ("ab",)),)),))
+    forged = Body(
+        sections=(Section(SectionCode.FINDINGS, (Sentence("x", "Mine.", Origin.MACHINE, "x", ("ab" * 32,)),)),)
+    )
     settled = reconcile(forged, EMPTY)
     assert settled.sections[0].sentences[0] == Sentence("x", "Mine.", Origin.HUMAN)
 
@@ -95,3 +97,46 @@ def test_a_banner_of_invisible_joints_is_refused() -> None:
 def test_a_language_is_a_tag(change: dict[str, str]) -> None:
     with pytest.raises(InvalidRequest):
         Body.from_dict({**MACHINE.as_dict(), **change})
+
+
+@pytest.mark.parametrize(
+    "dash",
+    ["-", "–", "\u2010", "\u2011", "\u2212", " \u200d–\u00ad "],
+)
+def test_a_banner_is_known_whatever_its_dash_and_whatever_hides_in_it(dash: str) -> None:
+    for spelling in (
+        f"AI DRAFT {dash} NOT REVIEWED",
+        f"AI\u200bDRAFT{dash}NOT\u00a0REVIEWED",
+        f"ＡＩ DRAFT{dash}NOT REVIEWED",
+    ):
+        with pytest.raises(InvalidRequest):
+            from_plain(f"Findings:\n{spelling}", EMPTY)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "x" * 65},
+        {"id": ""},
+        {"id": "a b"},
+        {"source": "x" * 65},
+        {"pictures": ["ab"]},
+        {"pictures": ["A" * 64]},
+        {"pictures": ["a" * 64] * 65},
+        {"flags": ["x" * 65]},
+        {"flags": ["a\x00b"]},
+        {"flags": ["x"] * 65},
+    ],
+)
+def test_a_sentence_s_other_parts_are_bounded(change: dict[str, object]) -> None:
+    value = MACHINE.as_dict()
+    value["sections"][0]["sentences"][0] |= {"pictures": ["a" * 64], "flags": ["cut_short"]}
+    Body.from_dict(value)
+    value["sections"][0]["sentences"][0] |= change
+    with pytest.raises(InvalidRequest):
+        Body.from_dict(value)
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "zh-Hans", "de-CH-1996"])
+def test_usual_languages_are_tags(language: str) -> None:
+    Body.from_dict({**MACHINE.as_dict(), "language": language})

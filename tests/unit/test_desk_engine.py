@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,10 +32,10 @@ class Opening:
 
 
 @pytest.fixture
-def opening(monkeypatch: pytest.MonkeyPatch) -> Iterator[Opening]:
+def opening(monkeypatch: pytest.MonkeyPatch) -> Opening:
     made = Opening()
     monkeypatch.setattr(tasks, "open_engine", made)
-    yield made
+    return made
 
 
 @pytest.fixture

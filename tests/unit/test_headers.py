@@ -180,7 +180,9 @@ def test_a_rejection_note_names_what_it_rejects(syntax, undefined):
 def test_only_a_rejection_note_s_references_are_kept():
     raw = encoded(rejection(["1.2.3"], title="113000"))
     assert read_header(raw, EXPLICIT).referenced_sop_instance_uids == ()
-    raw = encoded(rejection(["1.2.3"])).replace(KEY_OBJECT_SELECTION.encode(), KEY_OBJECT_SELECTION[:-1].encode() + b"8")
+    raw = encoded(rejection(["1.2.3"])).replace(
+        KEY_OBJECT_SELECTION.encode(), KEY_OBJECT_SELECTION[:-1].encode() + b"8"
+    )
     assert read_header(raw, EXPLICIT).referenced_sop_instance_uids == ()
 
 

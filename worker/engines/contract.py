@@ -165,7 +165,8 @@ class Answer(Protocol):
         concurrent.futures.CancelledError
             It was cancelled.
         EngineUnavailable, EngineRejected
-            The engine is away, or refuses the prompt.
+            The engine is away, or refuses the prompt. With the fact ``prompt=True`` the engine is there and only
+            failed on this prompt.
         """
 
     def tokens(self) -> Iterator[str]:

@@ -2,6 +2,16 @@
 
 Knows the wire. Pictures travel as PNG data URLs; answers are streamed, so that a cancel closes the connection and the
 server may stop. Does not know templates or weights: the server renders and runs them.
+
+What a server's failure says about the prompt:
+
+| answer | error | whose fault |
+|---|---|---|
+| none, 408, 425, 429, 503 | `EngineUnavailable` | nobody's: the server is away or busy |
+| 401, 403, 404 | `EngineUnavailable` | nobody's: a key or a model that a person must mend |
+| 500, an error within the answer | `EngineUnavailable`, ``prompt=True`` | perhaps the prompt's: it may not try for ever |
+| 502, 504 | as 500 while the server still lists its models, as 503 when it does not | |
+| 400, 413, 422 and the like | `EngineRejected` | the prompt's |
 """
 
 from __future__ import annotations
@@ -14,6 +24,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +42,7 @@ SILENCE_S = 60.0
 
 _PASSING = frozenset({408, 425, 429})
 _TO_BE_MENDED = frozenset({401, 403, 404})
+_GATEWAYS = frozenset({502, 504})
 
 
 @dataclass(slots=True)
@@ -157,7 +169,7 @@ class RemoteEngine:
         prompt_tokens = 0
         patience = httpx.Timeout(min(self._silence_s, max(0.01, ticket.left_s)), connect=CONNECT_S, pool=None)
         with self._client.stream("POST", "chat/completions", json=body, timeout=patience) as response:
-            _check(response.status_code)
+            self._check(response.status_code)
             for chunk in _chunks(response):
                 if ticket.over:
                     return  # leaving closes the connection: the server may stop
@@ -189,6 +201,19 @@ class RemoteEngine:
             )
         first, *others = completions
         ticket.finish(replace(first, alternatives=tuple(others)))
+
+    def _check(self, status: int) -> None:
+        """Refuse what is no answer to a prompt; see the module's table."""
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR or status in _GATEWAYS:
+            blamed = status not in _GATEWAYS or self._is_there()
+            raise EngineUnavailable(f"the engine's server answered {status}", status=status, prompt=blamed)
+        _check(status)
+
+    def _is_there(self) -> bool:
+        try:
+            return self._client.get("models", timeout=CONNECT_S).is_success
+        except httpx.HTTPError:
+            return False
 
 
 def _closed() -> EngineUnavailable:
@@ -261,7 +286,7 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
             return
         chunk = json.loads(content)
         if "error" in chunk:
-            raise EngineUnavailable("the engine's server failed while it answered", reason="server_error")
+            raise EngineUnavailable("the engine's server failed while it answered", reason="server_error", prompt=True)
         yield chunk
 
 
