@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, MutableMapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -49,6 +49,16 @@ def _name(part: str) -> Callable[[object, str, MutableMapping[str, Any]], Mutabl
     return name
 
 
+class _StandardError:
+    """Standard error as it is when a line is written, not as it was when logging was set up."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
 class _ThirdParty(logging.Handler):
     """Lets other libraries' records through as where, how bad and what type, without their text."""
 
@@ -74,7 +84,7 @@ def configure(part: str, *, level: int | None = None) -> None:
             structlog.dev.ConsoleRenderer() if human else structlog.processors.JSONRenderer(sort_keys=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast(TextIO, _StandardError())),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
