@@ -10,12 +10,15 @@ import os
 import random
 import shutil
 import signal
+import socket
+import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
@@ -25,6 +28,9 @@ from gateway.launcher.servers import Servers
 from record import migrate, verification
 from record.db import connect, transaction
 from tests.bench import MODEL, Bench, SmallServer, admit_phantoms, small_server, states, wait_for
+from tests.line import dcmtk
+from worker.phantom.anatomy import sample
+from worker.phantom.dicom import Order, fresh_uids, write
 
 pytestmark = [pytest.mark.kill, pytest.mark.timeout(240)]
 READINGS = 24
@@ -196,21 +202,88 @@ def test_postgres_killed_again_and_again(engine: Engine, bench: Bench, servers: 
     assert_nothing_lost_nothing_twice(engine, bench, READINGS)
 
 
-def test_everything_killed_at_once(engine: Engine, bench: Bench, servers: OwnServers, tmp_path: Path) -> None:
-    bench.start("sweep", "gateway", "gateway", "sweep")
-    bench.start("cpu", "worker", "cpu")
-    bench.start("gpu", "worker", "gpu")
-    admit_phantoms(engine, bench.store, tmp_path, READINGS, close=False)
-    for _ in range(3):
-        time.sleep(1.2)
-        for name in ("sweep", "cpu", "gpu"):
-            bench.kill(name)
-        servers.kill_postgres()
-        servers.kill_redis()
-        time.sleep(0.3)
-        servers.revive()
-    wait_for(lambda: all_ended(engine, READINGS), 90, "every reading done")
-    assert_nothing_lost_nothing_twice(engine, bench, READINGS)
+def test_everything_killed_at_once(engine: Engine, servers: OwnServers, tmp_path: Path, answers: SmallServer) -> None:
+    """Gateway, workers, PostgreSQL and Redis together, while a sender keeps at it as a PACS does: until Success."""
+    dicom, http = free_port(), free_port()
+    bench = workbench(
+        servers,
+        tmp_path,
+        answers.url,
+        COUNTERSIGN_DICOM_PORT=str(dicom),
+        COUNTERSIGN_HTTP_PORT=str(http),
+        COUNTERSIGN_OPEN_PEERS="1",
+        COUNTERSIGN_MIN_FREE_BYTES="1",
+    )
+    parts = {name: ("gateway", "gateway", name) for name in ("listener", "indexer", "api", "sweep")}
+    parts |= {"cpu": ("worker", "cpu"), "gpu": ("worker", "gpu")}
+    acknowledged: list[Path] = []
+    rng = np.random.default_rng(3)
+    files = [
+        write(Order(sample(rng), number=number), fresh_uids(), tmp_path / "out" / str(number))[0]
+        for number in range(1, READINGS + 1)
+    ]
+
+    def keep_sending() -> None:
+        for path in files:
+            while True:
+                done = subprocess.run(
+                    [
+                        dcmtk("storescu"),
+                        "-to",
+                        "2",
+                        "-td",
+                        "5",
+                        "-ta",
+                        "5",
+                        "-aec",
+                        "COUNTERSIGN",
+                        "127.0.0.1",
+                        str(dicom),
+                        str(path),
+                    ],
+                    capture_output=True,
+                    check=False,
+                    timeout=60,
+                )
+                if done.returncode == 0:
+                    acknowledged.append(path)
+                    break
+                time.sleep(0.2)
+            time.sleep(0.1)
+
+    try:
+        for name, argv in parts.items():
+            bench.start(name, *argv)
+        sender = threading.Thread(target=keep_sending, daemon=True)
+        sender.start()
+        for _ in range(3):
+            time.sleep(2.0)
+            for name in parts:
+                bench.kill(name)
+            servers.kill_postgres()
+            servers.kill_redis()
+            time.sleep(0.3)
+            servers.revive()
+        sender.join(90)
+        assert len(acknowledged) == READINGS
+        wait_for(lambda: states(engine).get("done", 0) >= READINGS, 90, "every reading done")
+        with transaction(engine) as session:
+            assert session.scalar(text("SELECT count(DISTINCT study_id) FROM drafts")) == READINGS
+            assert session.scalar(text("SELECT count(*) FROM reports WHERE state = 'draft'")) == READINGS
+            twice = "SELECT count(*) FROM (SELECT reading_id FROM drafts GROUP BY 1 HAVING count(*) > 1) d"
+            assert session.scalar(text(twice)) == 0
+        wait_for(lambda: unsealed(engine) == 0, 20, "the sweep sealed every event")
+        spool = tmp_path / "spool"
+        found = [str(f) for f in verification.verify(engine, bench.store, bytes.fromhex("ab" * 32), spool=spool)]
+        assert found == []
+    finally:
+        bench.close()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def test_a_worker_frozen_longer_than_its_lease_is_fenced(engine: Engine, servers: OwnServers, tmp_path: Path) -> None:
