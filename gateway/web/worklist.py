@@ -122,7 +122,7 @@ def _narrow(statement: _Rows, filters: Filters) -> _Rows:
         (Study.state, filters.state),
         (Reading.state, filters.reading_state),
         (Report.state, filters.report_state),
-        (Study.modality, filters.modality),
+        (Study.modality, filters.modality.upper() if filters.modality else None),
         (Study.lane, filters.lane),
     )
     for column, value in wanted:
