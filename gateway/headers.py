@@ -30,7 +30,6 @@ UID = re.compile(r"[0-9.]{1,64}")
 """What we take as a UID. Real devices send leading zeros in components (PS3.5 section 9.1 forbids them)."""
 DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
 """Data sets that must be inflated before they can be read: a bomb of 0.4 MB costs 800 MB. PS3.5 sections A.5, A.7."""
-IMPLICIT = "1.2.840.10008.1.2"
 BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 MAX_DEPTH = 32

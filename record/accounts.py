@@ -88,24 +88,6 @@ def add_user(session: Session, *, site: str | None, login: str, printed_name: st
     return user
 
 
-def set_password(session: Session, login: str, password: str) -> User:
-    """Give a person a new password; every session of theirs ends."""
-    _check_password(password)
-    user = session.scalar(select(User).where(User.login == login))
-    if user is None:
-        message = "There is no such login."
-        raise NotFound(message)
-    user.password_hash = _hasher.hash(password)
-    user.failed_logins, user.locked_until = 0, None
-    session.execute(
-        update(UserSession)
-        .where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
-        .values(ended_at=func.now())
-    )
-    audit.write(session, "password_set", site_id=user.site_id, user_id=user.id)
-    return user
-
-
 def add_token(
     session: Session,
     *,

@@ -341,7 +341,7 @@ def take_back_leases(session: Session, *, max_failures: int, backoff_s: float) -
 
 
 def _leave(session: Session, claim: Claim, to: ReadingState, **values: Any) -> None:  # column values
-    _lock_study(session, claim.study_id)
+    lock_study(session, claim.study_id)
     require_allowed(claim.phase, to)
     left = session.execute(
         update(Reading)
@@ -365,7 +365,8 @@ def require_allowed(former: ReadingState, to: ReadingState) -> None:
         raise IllegalMove(message)
 
 
-def _lock_study(session: Session, study_id: uuid.UUID) -> None:
+def lock_study(session: Session, study_id: uuid.UUID) -> None:
+    """Lock a study before any of its readings, as everybody does who locks both."""
     session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
 
 

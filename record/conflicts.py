@@ -15,6 +15,7 @@ from record import audit, studies
 from record.access import Action, Principal, require
 from record.admission import contradicts, counts, reject, rejected_uids, stands
 from record.body import sha256
+from record.claims import touch_study
 from record.errors import IllegalMove, InvalidRequest, NotFound, NotPermitted
 from record.instances import InstanceHeader
 from record.models import Instance, Study
@@ -94,7 +95,7 @@ def decide(session: Session, instance_id: uuid.UUID, *, keep: bool, by: Principa
         changed |= reject(session, side)
     if changed and study.state != StudyState.RECEIVING:
         studies.reopen(study)
-    studies.touch(session, [study.id])
+    touch_study(session, study.id)
     audit.write(
         session,
         "conflict_decided",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from record import audit
 from record.access import Action, Principal, require
-from record.claims import require_allowed, seconds, touch_study
+from record.claims import lock_study, require_allowed, seconds, touch_study
 from record.errors import NotFound
 from record.models import (
     Instance,
@@ -113,7 +113,8 @@ def retry(session: Session, reading_id: uuid.UUID, *, by: Principal) -> None:
     require(by, Action.RETRY_READING)
     where = (Reading.id == reading_id) & (Reading.site_id == by.site_id)
     study_id = session.scalar(select(Reading.study_id).where(where))
-    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+    if study_id is not None:
+        lock_study(session, study_id)
     reading = session.scalar(select(Reading).where(where).with_for_update())
     if reading is None:
         message = "There is no such reading."

@@ -16,6 +16,7 @@ from record import audit, deliveries, studies
 from record.access import SYSTEM, Action, Principal, require, visible
 from record.accounts import Reauthentication
 from record.body import EMPTY, Body, reconcile
+from record.claims import touch_study
 from record.errors import Conflict, IllegalMove, InvalidRequest, NewImages, NotAuthenticated, NotFound, StaleRevision
 from record.models import (
     Draft,
@@ -349,7 +350,7 @@ def _end(session: Session, report: Report, to: ReportState, by: Principal, reaso
 
 def _touch(session: Session, report: Report) -> None:
     report.updated_at = func.now()
-    studies.touch(session, [report.study_id])
+    touch_study(session, report.study_id)
 
 
 def _require_seen(report: Report, seen: int) -> None:

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from record import audit, readings
@@ -189,11 +188,6 @@ def require_decided(session: Session, study_id: uuid.UUID) -> None:
     if undecided:
         message = f"{undecided} instance(s) of this study conflict in bytes or identity; decide that first."
         raise Conflict(message, count=undecided)
-
-
-def touch(session: Session, study_ids: Iterable[uuid.UUID]) -> None:
-    """Mark studies as changed, so that lists and polls see it."""
-    session.execute(update(Study).where(Study.id.in_(list(study_ids))).values(updated_at=func.now()))
 
 
 def erase(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:

@@ -21,7 +21,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import claims, drafts, log, reports, studies
+from record import claims, drafts, log, reports
 from record.claims import Claim
 from record.db import is_away
 from record.errors import (
@@ -40,7 +40,7 @@ from record.errors import (
     StoreFull,
     UnusableFindings,
 )
-from record.models import Reading, Study
+from record.models import Reading
 from record.queue import CPU, GPU, TASKS, celery_app
 from record.settings import WorkerSettings
 from record.states import ReasonCode
@@ -214,7 +214,6 @@ class Drafting:
 
 
 def _write_draft(session: Session, claim: Claim, drafted: reading.Drafted) -> None:
-    session.execute(select(Study.id).where(Study.id == claim.study_id).with_for_update())
     claims.finish_done(session, claim)
     draft = drafts.write(
         session,
@@ -227,7 +226,7 @@ def _write_draft(session: Session, claim: Claim, drafted: reading.Drafted) -> No
     )
     row = session.scalars(select(Reading).where(Reading.id == claim.reading_id)).one()
     reports.open_draft(session, row, draft)
-    studies.touch(session, [claim.study_id])
+    claims.touch_study(session, claim.study_id)
 
 
 def _to_an_end(desk: Desk, held: Held, work: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, replace
 
 from record.errors import EngineRejected, EngineUnavailable
 from worker.engines.contract import Completion, EngineIdentity, Prompt
-from worker.engines.ticket import Ticket
+from worker.engines.ticket import Ticket, require_question
 from worker.engines.wording import sanitised
 
 Answers = Mapping[str, str] | Callable[[Prompt], str]
@@ -68,10 +68,7 @@ class CannedEngine:
 
     def submit(self, prompt: Prompt) -> Ticket:
         """Take a prompt; see `Engine.submit`."""
-        if prompt.constraint is not None:
-            raise EngineRejected("this engine knows no constraints", reason="constraint")
-        if not prompt.messages or prompt.messages[-1].role != "user":
-            raise EngineRejected("the last message is not the user's", reason="no_question")
+        require_question(prompt)
         ticket = Ticket(prompt)
         try:
             self._pool.submit(self._answer, ticket)

@@ -33,7 +33,7 @@ from PIL import Image
 
 from record.errors import EngineRejected, EngineUnavailable
 from worker.engines.contract import Completion, EngineIdentity, Finish, Message, Picture, Prompt
-from worker.engines.ticket import Ticket
+from worker.engines.ticket import Ticket, require_question
 from worker.engines.wording import sanitised
 
 CONNECT_S = 2.0
@@ -100,10 +100,7 @@ class RemoteEngine:
 
     def submit(self, prompt: Prompt) -> Ticket:
         """Take a prompt; see `Engine.submit`."""
-        if prompt.constraint is not None:
-            raise EngineRejected("this engine knows no constraints", reason="constraint")
-        if not prompt.messages or prompt.messages[-1].role != "user":
-            raise EngineRejected("the last message is not the user's", reason="no_question")
+        require_question(prompt)
         ticket = Ticket(prompt)
         with self._admission:
             if self._closing.is_set():

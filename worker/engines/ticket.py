@@ -10,7 +10,22 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
+from record.errors import EngineRejected
 from worker.engines.contract import Completion, Prompt
+
+
+def require_question(prompt: Prompt) -> None:
+    """Refuse what no engine here can answer.
+
+    Raises
+    ------
+    EngineRejected
+        A constraint is asked for, or nothing is asked.
+    """
+    if prompt.constraint is not None:
+        raise EngineRejected("this engine knows no constraints", reason="constraint")
+    if not prompt.messages or prompt.messages[-1].role != "user":
+        raise EngineRejected("the last message is not the user's", reason="no_question")
 
 
 class Ticket:

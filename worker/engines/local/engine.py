@@ -17,7 +17,7 @@ from record.errors import EngineRejected, EngineUnavailable
 from worker.engines.contract import EngineIdentity, Prompt
 from worker.engines.local.generation import run
 from worker.engines.local.loading import Loaded
-from worker.engines.ticket import Ticket
+from worker.engines.ticket import Ticket, require_question
 
 log = structlog.get_logger()
 
@@ -51,10 +51,7 @@ class LocalEngine:
 
     def submit(self, prompt: Prompt) -> Ticket:
         """Take a prompt; see `Engine.submit`."""
-        if prompt.constraint is not None:
-            raise EngineRejected("this engine knows no constraints", reason="constraint")
-        if not prompt.messages or prompt.messages[-1].role != "user":
-            raise EngineRejected("the last message is not the user's", reason="no_question")
+        require_question(prompt)
         if prompt.samples < 1 or prompt.parameters.max_new_tokens < 1:
             raise EngineRejected("samples and max_new_tokens are at least 1", reason="parameters")
         ticket = Ticket(prompt)
