@@ -22,6 +22,7 @@ class Action(StrEnum):
     """Everything that somebody may or may not do."""
 
     LIST_STUDIES = "studies:list"
+    SEARCH_STUDIES = "studies:search"
     READ_STUDY = "studies:read"
     READ_IDENTITY = "identity:read"
     READ_DRAFT = "drafts:read"
@@ -38,11 +39,14 @@ class Action(StrEnum):
     DECIDE_CONFLICT = "conflicts:decide"
     ERASE_STUDY = "studies:erase"
     READ_AUDIT = "audit:read"
+    READ_STATUS = "status:read"
+    READ_METRICS = "metrics:read"
     MANAGE_ACCOUNTS = "accounts:manage"
 
 
 _READS = frozenset({Action.LIST_STUDIES, Action.READ_STUDY, Action.READ_SIGNED})
 _PHYSICIAN = _READS | {
+    Action.SEARCH_STUDIES,
     Action.READ_IDENTITY,
     Action.READ_DRAFT,
     Action.READ_REPORT,
@@ -59,17 +63,28 @@ PERMITTED: Mapping[Role, frozenset[Action]] = {
     Role.OPERATOR: frozenset(
         {
             Action.LIST_STUDIES,
+            Action.SEARCH_STUDIES,
             Action.READ_STUDY,
             Action.READ_IDENTITY,
             Action.RETRY_READING,
             Action.CLOSE_STUDY,
             Action.DECIDE_CONFLICT,
+            Action.READ_STATUS,
+            Action.READ_METRICS,
         }
     ),
     Role.AUDITOR: frozenset({Action.LIST_STUDIES, Action.READ_AUDIT}),
-    Role.DASHBOARD: _READS,
+    Role.DASHBOARD: _READS | {Action.READ_METRICS},
     Role.INTAKE: frozenset({Action.LIST_STUDIES}),
-    Role.ADMIN: frozenset({Action.LIST_STUDIES, Action.MANAGE_ACCOUNTS, Action.ERASE_STUDY}),
+    Role.ADMIN: frozenset(
+        {
+            Action.LIST_STUDIES,
+            Action.MANAGE_ACCOUNTS,
+            Action.ERASE_STUDY,
+            Action.READ_STATUS,
+            Action.READ_METRICS,
+        }
+    ),
 }
 """What each role may do. A scope on a token may add `drafts:read` to a dashboard, and nothing else."""
 
@@ -90,6 +105,11 @@ class Principal:
 
 SYSTEM = Principal(kind="system", id=None, site_id=None, role=None)
 """Our own programs: they write events and never pass through `require`."""
+
+
+def commander(site_id: uuid.UUID, role: Role) -> Principal:
+    """Whoever runs a `countersign` command at one site: who can do that holds the database's key already."""
+    return Principal(kind="command", id=None, site_id=site_id, role=role)
 
 
 def may(by: Principal, action: Action) -> bool:

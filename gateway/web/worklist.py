@@ -11,21 +11,39 @@ import json
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, false, func, literal_column, select, tuple_
 from sqlalchemy.orm import Session
 
 from gateway.web.schemas import StudyItem
 from record.access import Principal, visible
 from record.errors import InvalidRequest
 from record.models import Reading, Report, Study, StudyRevision
+from record.models.studies import NAME_WORDS
 from record.states import LIVE_REPORT, Lane, Purpose, ReadingState, ReportState, StudyState
 
 MAX_LIMIT = 200
 _Rows = Select[Study, uuid.UUID, str, str | None, Report]
+_SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
+_BETWEEN_WORDS = dict.fromkeys(map(ord, "^=.,_/'-\\&|!():<>\x00"), " ")
 _ENDED = sorted(set(ReportState) - LIVE_REPORT)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Whose studies are asked for, by what belongs to a patient; None asks for all.
+
+    A name is words: each must begin a word of the patient's name, in any order and case. An identifier is compared as it
+    stands; one that ends with ``*`` as a beginning (PS3.4, C.2.2.2.4). Dates are inclusive.
+    """
+
+    patient_name: str | None = None
+    patient_id: str | None = None
+    accession_number: str | None = None
+    study_date_from: date | None = None
+    study_date_to: date | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +56,7 @@ class Filters:
     modality: str | None = None
     lane: Lane | None = None
     updated_since: datetime | None = None
+    search: Search | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +149,26 @@ def _narrow(statement: _Rows, filters: Filters) -> _Rows:
             statement = statement.where(column == value)
     if filters.updated_since is not None:
         statement = statement.where(Study.updated_at >= filters.updated_since)
+    return _find(statement, filters.search) if filters.search else statement
+
+
+def _find(statement: _Rows, search: Search) -> _Rows:
+    for column, wanted in ((Study.patient_id, search.patient_id), (Study.accession_number, search.accession_number)):
+        asked = (wanted or "").strip()
+        if asked.endswith("*"):
+            statement = statement.where(column.startswith(asked.rstrip("*"), autoescape=True))
+        elif asked:
+            statement = statement.where(column == asked)
+    words = (search.patient_name or "").translate(_BETWEEN_WORDS).replace("*", " ").split()
+    if words:
+        asked = " & ".join(f"'{word}':*" for word in words)
+        statement = statement.where(literal_column(NAME_WORDS).op("@@")(func.to_tsquery(_SIMPLE, asked)))
+    elif search.patient_name and search.patient_name.strip(" *"):
+        statement = statement.where(false())  # nothing but punctuation
+    if search.study_date_from:
+        statement = statement.where(Study.study_date >= f"{search.study_date_from:%Y%m%d}")
+    if search.study_date_to:
+        statement = statement.where(Study.study_date.between("0", f"{search.study_date_to:%Y%m%d}"))
     return statement
 
 

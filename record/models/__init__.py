@@ -8,7 +8,7 @@ database's `now()`; DICOM's own dates stay text.
 from record.models.accounts import Peer, Receiver, Site, Token, User, UserSession
 from record.models.base import Table
 from record.models.events import Event, Seal, UnsealedEvent
-from record.models.readings import Draft, DraftStep, Reading, ReadingPicture, Worker
+from record.models.readings import Draft, DraftStep, Part, Reading, ReadingPicture, Worker
 from record.models.reports import Delivery, Report, ReportOffer, ReportRevision, Signature
 from record.models.studies import Instance, Patient, RevisionInstance, Series, StoreDeletion, Study, StudyRevision
 
@@ -19,6 +19,7 @@ __all__ = [
     "DraftStep",
     "Event",
     "Instance",
+    "Part",
     "Patient",
     "Peer",
     "Reading",

@@ -140,3 +140,20 @@ class Worker(Table):
     identity: Mapped[dict[str, Any]]
     started_at: Mapped[datetime] = now()
     seen_at: Mapped[datetime] = now()
+
+
+class Part(Table):
+    """A process of the gateway that was here: a door, an indexer, a sweep. Workers have a table of their own.
+
+    `facts` holds what the process alone knows: an indexer tells its spool's files, age and free room, and whether the
+    listener beside it lives, which has no database.
+    """
+
+    __tablename__ = "parts"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    host: Mapped[str]
+    version: Mapped[str]
+    facts: Mapped[dict[str, Any]] = mapped_column(server_default=text("'{}'"))
+    started_at: Mapped[datetime] = now()
+    seen_at: Mapped[datetime] = now()

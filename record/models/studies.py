@@ -12,6 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from record.models.base import Table, key, now, one_of
 from record.states import InstanceKind, Lane, StudyState
 
+NAME_WORDS = "to_tsvector('simple'::regconfig, translate(patient_name, '^=.,_/''-', '        '))"
+"""The words of a patient's name, all groups and components (PS3.5, 6.2.1), as they are searched: the index's expression."""
+
 
 class Patient(Table):
     """A patient as (site, issuer, Patient ID). A merge re-links, never rewrites."""
@@ -36,6 +39,15 @@ class Study(Table):
         UniqueConstraint("site_id", "study_instance_uid"),
         Index("ix_studies_receiving", "last_image_at", postgresql_where=text("state = 'receiving'")),
         Index("ix_studies_worklist", "site_id", text("updated_at DESC"), text("id DESC")),
+        Index("ix_studies_patient", "site_id", "patient_id", postgresql_ops={"patient_id": "text_pattern_ops"}),
+        Index(
+            "ix_studies_accession",
+            "site_id",
+            "accession_number",
+            postgresql_ops={"accession_number": "text_pattern_ops"},
+        ),
+        Index("ix_studies_date", "site_id", "study_date"),
+        Index("ix_studies_name", text(f"({NAME_WORDS})"), postgresql_using="gin"),
     )
     id: Mapped[uuid.UUID] = key()
     site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))
