@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import func, or_, select, text, update
+from sqlalchemy import Float, Update, bindparam, cast, delete, func, insert, select, text, update
 from sqlalchemy.orm import Session
 
 from record import audit
 from record.errors import IllegalMove, LeaseLost
+from record.ids import new_id
 from record.models import Reading, ReadingPicture, Study
 from record.states import LANE_ORDER, Lane, ReadingState, ReasonCode, allows, move
 
 MAX_REASON = 500
+# Every reading passes here several times: statements on the bare tables, made once, cost a third of those of the mapped
+# classes (docs/performance.md).
+_READINGS, _PICTURES, _STUDIES = (
+    Reading.metadata.tables["readings"],
+    ReadingPicture.metadata.tables["reading_pictures"],
+    Study.metadata.tables["studies"],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,86 +68,70 @@ def claim_prepare(
 
     With `clean_only`, readings that failed before are left: they run where nobody else can be harmed.
     """
-    waiting = session.scalar(
-        select(func.count()).select_from(
-            select(Reading.id)
-            .where(
-                Reading.state == ReadingState.PREPARED,
-                Reading.model == model,
-                Reading.lane_order > LANE_ORDER[Lane.STAT],
-            )
-            .limit(max_prepared)
-            .subquery()
-        )
-    )
+    waiting = session.execute(_WAITING, {"model": model, "most": max_prepared, "stat": LANE_ORDER[Lane.STAT]}).scalar()
     lane = LANE_ORDER[Lane.STAT] if (waiting or 0) >= max_prepared else max(LANE_ORDER.values())
-    condition = Reading.lane_order <= lane
-    return _claim(session, ReadingState.QUEUED, ReadingState.PREPARING, owner, lease_s, condition, clean_only)
+    return _claim(session, ReadingState.PREPARING, owner, lease_s, clean_only, {"at_most": lane})
 
 
 def claim_draft(session: Session, owner: str, lease_s: float, *, model: str, clean_only: bool = False) -> Claim | None:
     """Claim the best prepared reading that is bound to the model this engine serves; `clean_only` as above."""
-    condition = Reading.model == model
-    return _claim(session, ReadingState.PREPARED, ReadingState.DRAFTING, owner, lease_s, condition, clean_only)
+    return _claim(session, ReadingState.DRAFTING, owner, lease_s, clean_only, {"served": model})
 
 
 def _claim(
     session: Session,
-    waiting: ReadingState,
     phase: ReadingState,
     owner: str,
     lease_s: float,
-    condition: Any,  # a SQL condition
     clean_only: bool,
+    which: dict[str, Any],
 ) -> Claim | None:
-    require_allowed(waiting, phase)
-    if clean_only:
-        condition = condition & (Reading.failures == 0)
-    best = (
-        select(Reading.id)
-        .where(Reading.state == waiting, Reading.not_before <= func.now(), condition)
-        .order_by(Reading.lane_order, Reading.rank, Reading.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-        .cte("best")
-    )
-    row = session.execute(
-        update(Reading)
-        .where(Reading.id == select(best.c.id).scalar_subquery())
-        .values(
-            state=phase,
-            token=Reading.token + 1,
-            lease_until=func.now() + seconds(lease_s),
-            lease_owner=owner,
-            updated_at=func.now(),
-        )
-        .returning(
-            Reading.id,
-            Reading.token,
-            Reading.study_id,
-            Reading.revision_id,
-            Reading.failures,
-            Reading.protocol,
-            Reading.model,
-        )
-    ).first()
+    require_allowed(_phase_before(phase), phase)
+    row = session.execute(_taking(phase, clean_only), {"owner": owner, "lease_s": lease_s, **which}).first()
     if row is None:
         return None
     return Claim(row.id, row.token, phase, row.study_id, row.revision_id, row.failures, row.protocol, row.model)
+
+
+@cache
+def _taking(phase: ReadingState, clean_only: bool) -> Update:
+    """The statement of a claim, with the parameters ``owner``, ``lease_s``, and ``at_most`` (a lane) or ``served`` (a model)."""
+    c = _READINGS.c
+    which = c.lane_order <= bindparam("at_most") if phase is ReadingState.PREPARING else c.model == bindparam("served")
+    best = (
+        select(c.id)
+        .where(c.state == _phase_before(phase), c.not_before <= func.now(), which)
+        .order_by(c.lane_order, c.rank, c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    if clean_only:
+        best = best.where(c.failures == 0)
+    best_id = select(best.cte("best").c.id).scalar_subquery()
+    return (
+        update(_READINGS)
+        .where(c.id == best_id)
+        .values(
+            state=phase,
+            token=c.token + 1,
+            lease_until=_after("lease_s"),
+            lease_owner=bindparam("owner"),
+            updated_at=func.now(),
+        )
+        .returning(c.id, c.token, c.study_id, c.revision_id, c.failures, c.protocol, c.model)
+    )
 
 
 def heartbeat(session: Session, claims: Sequence[Claim], lease_s: float) -> set[uuid.UUID]:
     """Extend leases; returns the readings that are still ours. The others were fenced: abandon them."""
     if not claims:
         return set()
-    ours = or_(
-        *((Reading.id == c.reading_id) & (Reading.token == c.token) & (Reading.state == c.phase) for c in claims)
-    )
-    return set(
-        session.scalars(
-            update(Reading).where(ours).values(lease_until=func.now() + seconds(lease_s)).returning(Reading.id)
-        )
-    )
+    ours = {
+        "ids": [claim.reading_id for claim in claims],
+        "tokens": [claim.token for claim in claims],
+        "phases": [str(claim.phase) for claim in claims],
+    }
+    return set(session.execute(_BEAT, {"lease_s": lease_s, **ours}).scalars())
 
 
 def finish_prepare(
@@ -168,25 +161,16 @@ def finish_prepare(
         protocol_digest=protocol_digest,
         model=model,
         omitted=list(omitted),
-        prepared_at=func.now(),
-        not_before=func.now(),
+        not_before_s=0.0,
+        now=("prepared_at",),
     )
-    session.execute(text("DELETE FROM reading_pictures WHERE reading_id = :id"), {"id": claim.reading_id})
-    for position, picture in enumerate(pictures):
-        session.add(
-            ReadingPicture(
-                reading_id=claim.reading_id,
-                position=position,
-                instance_id=picture.instance_id,
-                frame=picture.frame,
-                sha256=picture.sha256,
-                height=picture.height,
-                width=picture.width,
-                caption=picture.caption,
-                reason=picture.reason,
-                rendering=picture.rendering,
-            )
-        )
+    session.execute(_WITHOUT_PICTURES, {"reading": claim.reading_id})
+    if pictures:
+        rows = [
+            {"id": new_id(), "reading_id": claim.reading_id, "position": position, **asdict(picture)}
+            for position, picture in enumerate(pictures)
+        ]
+        session.execute(insert(_PICTURES), rows)
     audit.write(
         session,
         "reading_prepared",
@@ -207,7 +191,7 @@ def finish_done(session: Session, claim: Claim) -> None:
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    _leave(session, claim, ReadingState.DONE, ended_at=func.now(), reason_code=None, reason=None)
+    _leave(session, claim, ReadingState.DONE, now=("ended_at",), reason_code=None, reason=None)
 
 
 def abstain(
@@ -226,12 +210,12 @@ def abstain(
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    values: dict[str, Any] = {"reason_code": reason_code, "reason": reason[:MAX_REASON], "ended_at": func.now()}
+    values: dict[str, Any] = {"reason_code": reason_code, "reason": reason[:MAX_REASON]}
     if protocol is not None:
         values["protocol"] = protocol
     if omitted is not None:
         values["omitted"] = list(omitted)
-    _leave(session, claim, ReadingState.ABSTAINED, **values)
+    _leave(session, claim, ReadingState.ABSTAINED, now=("ended_at",), **values)
     audit.write(
         session, "reading_abstained", study_id=claim.study_id, reading_id=claim.reading_id, reason_code=reason_code
     )
@@ -258,12 +242,16 @@ def fail(
     failures = claim.failures + 1
     spent = for_good or failures >= max_failures
     to = ReadingState.FAILED if spent else _phase_before(claim.phase)
-    values: dict[str, Any] = {"failures": failures, "reason_code": reason_code, "reason": reason[:MAX_REASON]}
-    if spent:
-        values["ended_at"] = func.now()
-    else:
-        values["not_before"] = func.now() + seconds(backoff_s * failures)
-    _leave(session, claim, to, **values)
+    _leave(
+        session,
+        claim,
+        to,
+        now=("ended_at",) if spent else (),
+        not_before_s=None if spent else backoff_s * failures,
+        failures=failures,
+        reason_code=reason_code,
+        reason=reason[:MAX_REASON],
+    )
     audit.write(
         session,
         "reading_failed" if spent else "reading_stumbled",
@@ -284,7 +272,7 @@ def release(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    _leave(session, claim, _phase_before(claim.phase), not_before=func.now() + seconds(after_s))
+    _leave(session, claim, _phase_before(claim.phase), not_before_s=after_s)
 
 
 def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
@@ -297,7 +285,7 @@ def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    _leave(session, claim, ReadingState.PREPARED, not_before=func.now() + seconds(after_s))
+    _leave(session, claim, ReadingState.PREPARED, not_before_s=after_s)
     require_allowed(ReadingState.PREPARED, ReadingState.QUEUED)
     session.execute(update(Reading).where(Reading.id == claim.reading_id).values(state=ReadingState.QUEUED, model=None))
     audit.write(session, "reading_sent_back", study_id=claim.study_id, reading_id=claim.reading_id)
@@ -340,18 +328,40 @@ def take_back_leases(session: Session, *, max_failures: int, backoff_s: float) -
     return len(rows)
 
 
-def _leave(session: Session, claim: Claim, to: ReadingState, **values: Any) -> None:  # column values
+def _leave(
+    session: Session,
+    claim: Claim,
+    to: ReadingState,
+    *,
+    now: tuple[str, ...] = (),
+    not_before_s: float | None = None,
+    **values: Any,
+) -> None:
+    """End a claim: `now` names columns of time, `values` others, `not_before_s` counts from now."""
     lock_study(session, claim.study_id)
     require_allowed(claim.phase, to)
-    left = session.execute(
-        update(Reading)
-        .where(Reading.id == claim.reading_id, Reading.token == claim.token, Reading.state == claim.phase)
-        .values(state=to, lease_until=None, lease_owner=None, updated_at=func.now(), **values)
-        .returning(Reading.id)
-    ).first()
+    waits = {} if not_before_s is None else {"not_before_s": not_before_s}
+    ours = {"reading": claim.reading_id, "held": claim.token, "phase": claim.phase, "to": to}
+    new = {f"new_{name}": value for name, value in values.items()}
+    left = session.execute(_leaving(tuple(values), now, bool(waits)), {**ours, **waits, **new}).first()
     if left is None:
         message = "The reading belongs to a newer claim."
         raise LeaseLost(message, reading_id=str(claim.reading_id), token=claim.token)
+
+
+@cache
+def _leaving(columns: tuple[str, ...], now: tuple[str, ...], waits: bool) -> Update:
+    """The statement of an end, with the parameters ``reading``, ``held``, ``phase``, ``to`` and ``new_…`` for its columns."""
+    c = _READINGS.c
+    values = {name: bindparam(f"new_{name}", type_=c[name].type) for name in columns} | dict.fromkeys(now, func.now())
+    if waits:
+        values["not_before"] = _after("not_before_s")
+    return (
+        update(_READINGS)
+        .where(c.id == bindparam("reading"), c.token == bindparam("held"), c.state == bindparam("phase"))
+        .values(state=bindparam("to"), lease_until=None, lease_owner=None, updated_at=func.now(), **values)
+        .returning(c.id)
+    )
 
 
 def _phase_before(phase: ReadingState) -> ReadingState:
@@ -367,14 +377,41 @@ def require_allowed(former: ReadingState, to: ReadingState) -> None:
 
 def lock_study(session: Session, study_id: uuid.UUID) -> None:
     """Lock a study before any of its readings, as everybody does who locks both."""
-    session.execute(select(Study.id).where(Study.id == study_id).with_for_update())
+    session.execute(_LOCK_STUDY, {"study": study_id})
 
 
 def touch_study(session: Session, study_id: uuid.UUID) -> None:
     """Mark a study as changed, so that lists and polls see it."""
-    session.execute(update(Study).where(Study.id == study_id).values(updated_at=func.now()))
+    session.execute(_TOUCH_STUDY, {"study": study_id})
 
 
-def seconds(count: float) -> Any:  # a SQL expression
+def seconds(count: Any) -> Any:  # a SQL expression
     """Seconds as an SQL interval."""
     return func.make_interval(0, 0, 0, 0, 0, 0, count)
+
+
+def _after(parameter: str) -> Any:  # a SQL expression
+    """So many seconds from now."""
+    return func.now() + seconds(cast(bindparam(parameter), Float))
+
+
+_WAITING = select(func.count()).select_from(
+    select(_READINGS.c.id)
+    .where(
+        _READINGS.c.state == ReadingState.PREPARED,
+        _READINGS.c.model == bindparam("model"),
+        _READINGS.c.lane_order > bindparam("stat"),
+    )
+    .limit(bindparam("most"))
+    .subquery()
+)
+_BEAT = text(
+    """
+    UPDATE readings r SET lease_until = now() + make_interval(secs => :lease_s)
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:phases AS text[])) AS ours (id, token, phase)
+    WHERE r.id = ours.id AND r.token = ours.token AND r.state = ours.phase RETURNING r.id
+    """
+)
+_LOCK_STUDY = select(_STUDIES.c.id).where(_STUDIES.c.id == bindparam("study")).with_for_update()
+_TOUCH_STUDY = update(_STUDIES).where(_STUDIES.c.id == bindparam("study")).values(updated_at=func.now())
+_WITHOUT_PICTURES = delete(_PICTURES).where(_PICTURES.c.reading_id == bindparam("reading"))

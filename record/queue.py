@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # half a second that only those who ring need to spend
     from celery import Celery
 
 CPU, GPU = "wake.cpu", "wake.gpu"
+PLENTY = 64
+"""Wake-ups in a queue beyond which one more says nothing new."""
 TASKS = {CPU: "wake.cpu", GPU: "wake.gpu"}
 
 
@@ -81,6 +83,12 @@ class Bell:
         except (RedisError, OperationalError, OSError):
             return None
         return depth
+
+    def ring(self, queue: str) -> None:
+        """One more wake-up, unless plenty are waiting: work has just been made ready. The sweep rings for what is missed."""
+        depth = self.top_up(queue, 0)
+        if depth is not None and depth < PLENTY:
+            self.top_up(queue, depth + 1)
 
     def answers(self) -> bool:
         """Whether Redis is there."""

@@ -144,7 +144,7 @@ class IndexerSettings(Base):
     """The indexer: spooled files become rows."""
 
     spool: Path
-    poll_s: float = 0.2
+    poll_s: float = 0.05
     """Pause between two looks at the spool."""
     batch: int = 64
     """Files per transaction."""

@@ -44,6 +44,16 @@ def due(stable_after_s: float, max_wait_s: float) -> Any:  # a SQL condition
     )
 
 
+def next_due_s(session: Session, stable_after_s: float) -> float | None:
+    """Seconds until the first receiving study will have been quiet for long enough; None while none is receiving."""
+    seconds = func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Study.stable_after_s, stable_after_s))
+    first = func.min(func.coalesce(Study.last_image_at, Study.created_at) + seconds)
+    waits = session.scalar(
+        select(func.extract("epoch", first - func.clock_timestamp())).where(Study.state == StudyState.RECEIVING)
+    )
+    return None if waits is None else float(waits)
+
+
 def close_next_due(session: Session, stable_after_s: float, max_wait_s: float) -> uuid.UUID | None:
     """Close one stable study, tested under its lock; None when there is none."""
     condition = due(stable_after_s, max_wait_s)

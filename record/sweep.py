@@ -7,6 +7,7 @@ study is closed in a transaction of its own. Does not know who calls it.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -28,6 +29,7 @@ from record.store import Kind, Store
 
 _LOCK = 4_711_001
 _HEAD_EVERY_S = 60.0
+_SOONEST_S = 0.02
 _logger = structlog.get_logger()
 
 
@@ -93,6 +95,13 @@ def ring(sweep: Sweep) -> None:
     sweep.depths = {CPU: sweep.bell.top_up(CPU, queued), GPU: sweep.bell.top_up(GPU, prepared)}
 
 
+def _next_due_s(sweep: Sweep) -> float:
+    """Seconds until the next study is stable: it shall not wait for the next round besides."""
+    with transaction(sweep.engine) as session:
+        waits_s = studies.next_due_s(session, sweep.settings.stable_after_s)
+    return math.inf if waits_s is None else max(_SOONEST_S, waits_s)
+
+
 def _models(session: Session) -> list[str]:
     return [
         m
@@ -140,9 +149,12 @@ def main(settings: SweepSettings) -> int:
         signal.signal(number, lambda *_: stop.set())
     sweep = Sweep.of(connect(settings.database_url, pool=2), settings)
     away = False
-    while not stop.wait(settings.sweep_s):
+    pause_s = 0.0
+    while not stop.wait(pause_s):
+        pause_s = settings.sweep_s
         try:
             run_once(sweep)
+            pause_s = min(pause_s, _next_due_s(sweep))
             if away:
                 _logger.info("database_back")
             away = False

@@ -136,6 +136,10 @@ class Desk:
             else:
                 return True
 
+    def ring(self, queue: str) -> None:
+        """Say that there is work for others, after its commit."""
+        self._sweep.bell.ring(queue)
+
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
         """A transaction that only reads."""

@@ -116,7 +116,8 @@ class Preparing:
                     omitted=prepared.omitted,
                 )
 
-            desk.store(held, write)
+            if desk.store(held, write):
+                desk.ring(GPU)
             _logger.info("reading_prepared", reading_id=str(claim.reading_id), pictures=len(prepared.pictures))
 
         _to_an_end(desk, held, work)
