@@ -18,16 +18,17 @@ import time
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from gateway import spool
+from gateway import heartbeat, spool
 from gateway.headers import read_header
 from gateway.spool import KnownPeer, Spool
 from record import log
@@ -35,6 +36,7 @@ from record.admission import Arrival, admit
 from record.db import connect, is_away, transaction
 from record.errors import CountersignError, InvalidInstance, StoreFull
 from record.models import Instance, Peer, Site
+from record.parts import Beat
 from record.settings import IndexerSettings
 from record.store import Kind, Store
 
@@ -85,6 +87,14 @@ class Indexer:
                 one = self._take(each, batch)
                 instances, quarantined = instances + one.instances, quarantined + one.quarantined
         return Round(instances, quarantined)
+
+    def facts(self) -> dict[str, Any]:
+        """What the operator shall see: each spool that is drained here, its listener, and the store's room."""
+        spools = [
+            {"spool": each.spool_id, **asdict(heartbeat.contents_of(each)), "listener": heartbeat.listener_of(each)}
+            for each in self._spools()
+        ]
+        return {"spools": spools, "store_free_bytes": self._store.free_bytes()}
 
     def release(self) -> None:
         """Let another indexer have the spools."""
@@ -224,21 +234,25 @@ def main(settings: IndexerSettings) -> int:
     settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
     engine = connect(settings.database_url, pool=1)
     indexer = Indexer(engine, Store(settings.store), settings.spool, settings.batch)
+    beat = Beat(engine, "indexer", settings.report_s)
     _logger.info("indexer_started")
-    failures = 0
+    failures, failing = 0, None
     while not stop.is_set():
+        beat.tell(lambda: {**indexer.facts(), "failing": failing})  # noqa: B023  called at once
         pause_s = settings.poll_s
         try:
             if indexer.run_once().instances:
                 pause_s = 0.0
             if failures:
                 _logger.info("indexer_goes_on", failures=failures)
-            failures = 0
+            failures, failing = 0, None
         except Exception as error:  # noqa: BLE001  the door of this program: told below, then tried again
             failures += 1
+            failing = "store_full" if isinstance(error, StoreFull) else "error"
             pause_s = min(MAX_BACKOFF_S, settings.poll_s * 2 ** min(failures, 8))
             _tell(error, failures)
         stop.wait(pause_s)
+    beat.stop()
     indexer.release()
     engine.dispose()
     _logger.info("indexer_stopped")

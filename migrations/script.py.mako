@@ -13,6 +13,9 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# The oldest revision whose programs still work on the schema this leaves behind: the last one of the former release, or,
+# where this takes away what that release needs, this one itself (never in the release that stops using it).
+runs_from = ${repr(down_revision)}
 
 
 def upgrade() -> None:

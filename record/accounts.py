@@ -1,4 +1,4 @@
-"""Sites, people, machines and senders: accounts, passwords, sessions, tokens and peers.
+"""People and machines: accounts, passwords, sessions, tokens.
 
 Knows how somebody is recognised. Does not know what they may do (`access`) or how a door asks (`gateway.web`).
 Passwords are argon2id hashes; a token or a session's secret is 256 random bits of which only the sha256 is stored.
@@ -7,10 +7,9 @@ Passwords are argon2id hashes; a token or a session's secret is 256 random bits 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -22,8 +21,8 @@ from sqlalchemy.orm import Session
 from record import audit
 from record.access import SCOPES, Principal
 from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
-from record.models import Peer, Site, Token, User, UserSession
-from record.settings import valid_ae_title
+from record.models import Site, Token, User, UserSession
+from record.sites import find_site
 from record.states import Role
 
 MIN_PASSWORD = 10
@@ -43,21 +42,6 @@ class Reauthentication:
     client_address: str
 
 
-def find_site(session: Session, name: str | None) -> Site:
-    """The named site, or the only one.
-
-    Raises
-    ------
-    NotFound
-        No such site, or several and no name given.
-    """
-    sites = session.scalars(select(Site).where(Site.name == name) if name else select(Site)).all()
-    if len(sites) == 1:
-        return sites[0]
-    message = f"There is no site named {name!r}." if name else "There are several sites: say which with --site."
-    raise NotFound(message)
-
-
 def add_user(session: Session, *, site: str | None, login: str, printed_name: str, role: Role, password: str) -> User:
     """Add a person.
 
@@ -70,6 +54,9 @@ def add_user(session: Session, *, site: str | None, login: str, printed_name: st
     """
     if not login.strip() or not printed_name.strip():
         message = "A login and a printed name are needed."
+        raise InvalidRequest(message)
+    if not login.isprintable() or not printed_name.isprintable():
+        message = "A login or a printed name holds characters that cannot be seen."
         raise InvalidRequest(message)
     _check_password(password)
     if session.scalar(select(User.id).where(User.login == login)):
@@ -86,6 +73,89 @@ def add_user(session: Session, *, site: str | None, login: str, printed_name: st
     session.flush()
     audit.write(session, "user_added", site_id=user.site_id, user_id=user.id, role=role)
     return user
+
+
+def list_users(session: Session, *, site: str | None = None) -> Sequence[tuple[User, str]]:
+    """Everybody who has a login, and their site's name; of one site or of all."""
+    statement = select(User, Site.name).join(Site, Site.id == User.site_id).order_by(Site.name, User.login)
+    if site is not None:
+        statement = statement.where(Site.id == find_site(session, site).id)
+    return [(row[0], row[1]) for row in session.execute(statement)]
+
+
+def find_user(session: Session, login: str) -> User:
+    """The person of this login, locked.
+
+    Raises
+    ------
+    NotFound
+        Nobody has it.
+    """
+    user = session.scalar(select(User).where(User.login == login).with_for_update())
+    if user is None:
+        message = "Nobody has this login. `countersign users list` names all."
+        raise NotFound(message)
+    return user
+
+
+def disable_user(session: Session, login: str) -> User:
+    """Let a person in no more: their sessions end at once; what they signed stays theirs.
+
+    Raises
+    ------
+    NotFound
+        Nobody has this login.
+    """
+    user = find_user(session, login)
+    if user.disabled_at is None:
+        user.disabled_at = func.now()
+        audit.write(session, "user_disabled", site_id=user.site_id, user_id=user.id)
+    end_sessions(session, user)
+    return user
+
+
+def enable_user(session: Session, login: str) -> User:
+    """Let a disabled, or locked, person in again; they sign in anew.
+
+    Raises
+    ------
+    NotFound
+        Nobody has this login.
+    """
+    user = find_user(session, login)
+    if user.disabled_at is not None or user.locked_until is not None:
+        audit.write(session, "user_enabled", site_id=user.site_id, user_id=user.id)
+    user.disabled_at = user.locked_until = None
+    user.failed_logins = 0
+    return user
+
+
+def set_password(session: Session, login: str, password: str) -> User:
+    """Give a person another password: a lock falls, and whoever is signed in by the former one is signed out.
+
+    Raises
+    ------
+    NotFound
+        Nobody has this login.
+    InvalidRequest
+        The password is too short.
+    """
+    _check_password(password)
+    user = find_user(session, login)
+    user.password_hash = _hasher.hash(password)
+    user.failed_logins, user.locked_until = 0, None
+    end_sessions(session, user)
+    audit.write(session, "password_reset", site_id=user.site_id, user_id=user.id)
+    return user
+
+
+def end_sessions(session: Session, user: User) -> None:
+    """Sign a person out everywhere."""
+    session.execute(
+        update(UserSession)
+        .where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
+        .values(ended_at=func.now())
+    )
 
 
 def add_token(
@@ -115,8 +185,11 @@ def add_token(
         known = ", ".join(f"{scope} (role {of})" for scope, (of, _) in sorted(SCOPES.items()))
         message = f"The role {role} knows no scope {', '.join(map(repr, useless))}. The scopes are: {known}."
         raise InvalidRequest(message)
+    if not name.strip() or not name.isprintable():
+        message = "A token's name is empty, or holds characters that cannot be seen."
+        raise InvalidRequest(message)
     if session.scalar(select(Token.id).where(Token.site_id == found.id, Token.name == name)):
-        message = "The site has a token of this name."
+        message = "The site has, or had, a token of this name: a revoked one keeps its name on record."
         raise Conflict(message)
     secret = "cs_" + secrets.token_urlsafe(32)
     token = Token(
@@ -128,35 +201,31 @@ def add_token(
     return secret
 
 
-def add_peer(session: Session, *, site: str | None, ae_title: str, address: str) -> Peer:
-    """Let a sender in: an AE title (VR AE, PS3.5 6.2) bound to one address.
+def revoke_token(session: Session, *, site: str | None, name: str) -> Token:
+    """Let a machine in no more; the API processes learn it within five seconds.
 
     Raises
     ------
-    InvalidRequest
-        It is no AE title, or no IP address.
-    Conflict
-        The sender is known already.
+    NotFound
+        The site has no token of this name.
     """
-    try:
-        title = valid_ae_title(ae_title)
-    except ValueError as error:
-        message = f"{ae_title!r} cannot be a sender: {error}."
-        raise InvalidRequest(message) from None
-    try:
-        plain = str(ipaddress.ip_address(address))
-    except ValueError:
-        message = "The address is an IP address, such as 10.0.0.9."
-        raise InvalidRequest(message) from None
     found = find_site(session, site)
-    if session.scalar(select(Peer.id).where(Peer.ae_title == title, Peer.address == plain)):
-        message = "This sender is known already."
-        raise Conflict(message)
-    peer = Peer(site_id=found.id, ae_title=title, address=plain)
-    session.add(peer)
-    session.flush()
-    audit.write(session, "peer_added", site_id=found.id, peer_id=peer.id)
-    return peer
+    token = session.scalar(select(Token).where(Token.site_id == found.id, Token.name == name).with_for_update())
+    if token is None:
+        message = "The site has no token of this name. `countersign tokens list` names all."
+        raise NotFound(message)
+    if token.revoked_at is None:
+        token.revoked_at = func.now()
+        audit.write(session, "token_revoked", site_id=found.id, token_id=token.id)
+    return token
+
+
+def list_tokens(session: Session, *, site: str | None = None) -> Sequence[tuple[Token, str]]:
+    """Every token that was ever given out, and its site's name; of one site or of all."""
+    statement = select(Token, Site.name).join(Site, Site.id == Token.site_id).order_by(Site.name, Token.name)
+    if site is not None:
+        statement = statement.where(Site.id == find_site(session, site).id)
+    return [(row[0], row[1]) for row in session.execute(statement)]
 
 
 def token_principal(session: Session, secret: str) -> Principal:

@@ -90,6 +90,18 @@ class Bell:
         if depth is not None and depth < PLENTY:
             self.top_up(queue, depth + 1)
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether there is a Redis to be asked at all."""
+        return self._redis is not None
+
+    def depths(self) -> dict[str, int] | None:
+        """How many wake-ups lie in each queue; None while Redis is away."""
+        try:
+            return None if self._redis is None else {queue: int(self._redis.llen(queue)) for queue in TASKS}
+        except (RedisError, OSError):
+            return None
+
     def answers(self) -> bool:
         """Whether Redis is there."""
         try:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from record import audit
@@ -173,10 +174,13 @@ def pictures_of(session: Session, reading_id: uuid.UUID) -> Sequence[ReadingPict
 def report_worker(
     session: Session, owner: str, kind: str, *, model: str | None, slots: int, identity: dict[str, Any]
 ) -> None:
-    """Say that a worker is here; old rows go after a day."""
-    row = session.get(Worker, owner)
-    if row is None:
-        row = Worker(owner=owner, kind=kind, model=model, slots=slots, identity=identity)
-        session.add(row)
-    row.seen_at = func.now()
+    """Say that a worker is here, and what its engine is once that is open; old rows go after a day."""
+    row = insert(Worker).values(owner=owner, kind=kind, model=model, slots=slots, identity=identity)
+    new = row.excluded
+    session.execute(
+        row.on_conflict_do_update(
+            index_elements=[Worker.owner],
+            set_={"model": new.model, "slots": new.slots, "identity": new.identity, "seen_at": func.now()},
+        )
+    )
     session.execute(text("DELETE FROM workers WHERE seen_at < now() - interval '1 day'"))

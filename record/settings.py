@@ -1,11 +1,15 @@
 """Settings: one class per program on a common base, read from the environment at the door and passed down.
 
-Knows names, units and defaults. Does not know what the programs do with them. Nothing is read at import. Three names
-are the outside world's own: `DATABASE_URL`, `REDIS_URL`, and the owner's URL for migrations.
+Knows names, units and defaults, and describes each field (`field.description`; the settings table is made from that).
+Does not know what the programs do with them. Nothing is read at import. Three names are the outside world's own:
+`DATABASE_URL`, `REDIS_URL`, and the owner's URL for migrations. Each of the three may come from a file: `NAME_FILE`
+holds its path, as the images of PostgreSQL have it.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,13 +18,15 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_core.core_schema import ValidationInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from record.errors import Misconfigured
 
 S = TypeVar("S", bound=BaseSettings)
 PHANTOM = "phantom"
 MAX_AE_TITLE = 16
+FILE = "_FILE"
+"""What a setting's name ends with where its value is the path of a file that holds it."""
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -75,29 +81,56 @@ def valid_model(model: str) -> str:
     return model
 
 
+def valid_proxies(proxies: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses and networks of proxies.
+
+    Raises
+    ------
+    ValueError
+        One is neither.
+    """
+    for proxy in proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError:
+            raise ValueError("proxies are IP addresses or networks such as 10.0.0.5,10.1.0.0/24") from None
+    return proxies
+
+
 def _none_if_blank(value: Any) -> Any:
     return None if value == "" else value  # compose files pass on what is not set as an empty text
+
+
+def _listed(value: Any) -> Any:
+    return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+
+_CONFIG = SettingsConfigDict(
+    env_prefix="COUNTERSIGN_", extra="ignore", populate_by_name=True, frozen=True, use_attribute_docstrings=True
+)
 
 
 class Base(BaseSettings):
     """What every program needs."""
 
-    model_config = SettingsConfigDict(env_prefix="COUNTERSIGN_", extra="ignore", populate_by_name=True, frozen=True)
+    model_config = _CONFIG
 
     database_url: Annotated[
         SecretStr, Field(validation_alias=AliasChoices("DATABASE_URL", "COUNTERSIGN_DATABASE_URL", "database_url"))
     ]
-    """PostgreSQL, as the programs' role (never the owner's)."""
+    """PostgreSQL, as the programs' role (never the owner's); or DATABASE_URL_FILE, a file that holds the URL."""
     redis_url: Annotated[
         SecretStr | None, Field(validation_alias=AliasChoices("REDIS_URL", "COUNTERSIGN_REDIS_URL", "redis_url"))
     ] = None
-    """Redis or Valkey. It only rings; without it everything still works, a little later."""
+    """Redis or Valkey; or REDIS_URL_FILE. It only rings; without it everything still works, a little later."""
     store: Path
-    """Folder of the instance and picture store."""
+    """Folder of the instance and picture store; one for all machines, on a shared file system."""
     secrets: Path | None = None
-    """Folder of secret files (`seal.key`)."""
+    """Folder of secret files (`seal.key`). Whoever sweeps without it leaves the events unsealed."""
     heads_file: Path | None = None
     """File outside the database that keeps every seal head."""
+    report_s: float = 5.0
+    """How often a process says that it is here; `countersign status` calls it silent after three times that."""
 
 
 class Sweeping(Base):
@@ -122,28 +155,35 @@ class Sweeping(Base):
 class ListenerSettings(BaseSettings):
     """The C-STORE listener. It needs its disk alone, so it has no database settings."""
 
-    model_config = SettingsConfigDict(env_prefix="COUNTERSIGN_", extra="ignore", populate_by_name=True, frozen=True)
+    model_config = _CONFIG
 
     spool: Path
     """Folder on a local disk that holds this machine's spools."""
     dicom_host: str = "127.0.0.1"
+    """Address on which the listener takes associations; 0.0.0.0 for all of this machine."""
     dicom_port: int = 11112
+    """Its port."""
     ae_title: Annotated[str, AfterValidator(valid_ae_title)] = "COUNTERSIGN"
+    """What senders call us: 1 to 16 printable ASCII characters."""
     open_peers: bool = False
     """Take unknown senders. Only on a loopback address."""
     max_associations: int = 100
+    """Associations at a time; one more is rejected as a passing state. At most 400."""
     min_free_bytes: int = 512 * 1024 * 1024
     """Below this much free disk space new instances are refused with 0xA700."""
     idle_timeout_s: float = 60.0
     """A peer that sends nothing for this long is cut off."""
     open_timeout_s: float = 10.0
     """A connection that has not asked for an association after this long is cut off."""
+    report_s: float = 5.0
+    """How often it tells, in a file of its spool, that it is here; the indexer passes that on."""
 
 
 class IndexerSettings(Base):
     """The indexer: spooled files become rows."""
 
     spool: Path
+    """Folder on a local disk that holds this machine's spools; `--spool` drains another."""
     poll_s: float = 0.05
     """Pause between two looks at the spool."""
     batch: int = 64
@@ -158,11 +198,26 @@ class ApiSettings(Sweeping):
     """The web door."""
 
     http_host: str = "127.0.0.1"
+    """Address on which the API and the pages are served."""
     http_port: int = 8042
+    """Its port."""
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(valid_proxies)] = ()
+    """Addresses or networks of the TLS proxies in front, with commas: theirs alone is believed what X-Forwarded-For
+    and X-Forwarded-Proto say of a request."""
     session_s: float = 8 * 3600.0
     """A session ends after this many seconds."""
     session_idle_s: float = 3600.0
     """A session ends after this many seconds without a request."""
+    decode_children: Annotated[int, Field(ge=1, le=16)] = 2
+    """Children that render frames for people, each about 150 MB; none is started before somebody looks at one."""
+    decode_memory_bytes: int = 3 * 1024**3
+    """Address space of such a child."""
+    decode_cpu_s: int = 120
+    """CPU seconds of such a child."""
+    decode_timeout_s: float = 20.0
+    """Seconds for one frame; then the child is replaced."""
+    decode_wait_s: float = 10.0
+    """Seconds that a request waits for a free child; then it is told to come again (503)."""
 
 
 class WorkerSettings(Sweeping):
@@ -175,6 +230,7 @@ class WorkerSettings(Sweeping):
     model: str = PHANTOM
     """phantom, a checkpoint's folder, or a hub id; with `engine_url`, the name that its server lists."""
     engine_key_file: Path | None = None
+    """File that holds the engine server's key, sent as a bearer token."""
     slots: int = 4
     """Readings that share the engine (= Celery threads)."""
     cpu_processes: int = 2
@@ -184,6 +240,7 @@ class WorkerSettings(Sweeping):
     decode_cpu_s: int = 120
     """CPU seconds of a decoding child."""
     decode_timeout_s: float = 60.0
+    """Seconds for one frame; then the child is replaced."""
     grace_s: float = 25.0
     """Seconds that work in flight may take at shutdown before it is handed back."""
     deadline_s: float = 900.0
@@ -198,16 +255,44 @@ class WorkerSettings(Sweeping):
         return valid_model(model) if local else model
 
 
+def secret(name: str) -> str | None:
+    """What the environment holds under a name, or the file that `NAME_FILE` names; None where neither is set.
+
+    Raises
+    ------
+    Misconfigured
+        Both are set, or the file is empty or cannot be read.
+    """
+    plain, path = os.environ.get(name), os.environ.get(name + FILE)
+    if not path:
+        return plain or None
+    if plain:
+        raise Misconfigured(f"{name} and {name}{FILE} are both set. Keep one of them.")
+    try:
+        held = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is no text"
+        raise Misconfigured(f"The file that {name}{FILE} names, {path}, cannot be read: {why}.") from None
+    if not held:
+        raise Misconfigured(f"The file that {name}{FILE} names, {path}, is empty.")
+    return held
+
+
 def load(cls: type[S]) -> S:
-    """Read the settings of one program from the environment.
+    """Read the settings of one program from the environment, and from the files that it names.
 
     Raises
     ------
     Misconfigured
         A setting is missing or has a value of the wrong kind; the message names it and never repeats its value.
     """
+    from_files: dict[str, Any] = {
+        field: secret(name)
+        for field, name in (("database_url", "DATABASE_URL"), ("redis_url", "REDIS_URL"))
+        if field in cls.model_fields and os.environ.get(name + FILE)
+    }
     try:
-        return cls()
+        return cls(**from_files)
     except ValidationError as error:
         prefix = str(cls.model_config.get("env_prefix", ""))
         names = ", ".join(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import shutil
@@ -29,8 +30,9 @@ class Kind(StrEnum):
 
 
 _KEYS = {Kind.INSTANCE: re.compile(r"[0-9a-f]{32}"), Kind.PICTURE: re.compile(r"[0-9a-f]{64}")}
+_UNFINISHED = ".put-"
 _SUFFIX = {Kind.INSTANCE: ".dcm", Kind.PICTURE: ".png"}
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 
 
 class Store:
@@ -69,27 +71,36 @@ class Store:
                     return
                 if target.exists():
                     return
-            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=".put-")
-            try:
-                with os.fdopen(descriptor, "wb") as out:
-                    if isinstance(content, Path):
-                        with content.open("rb") as source:
-                            shutil.copyfileobj(source, out, 1 << 20)
-                    else:
-                        out.write(content)
-                    out.flush()
-                    os.fsync(out.fileno())
-                os.replace(name, target)
-            except BaseException:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(name)
-                raise
-            _sync_folder(target.parent)
+            with _replacing(target) as out:
+                if isinstance(content, Path):
+                    with content.open("rb") as source:
+                        shutil.copyfileobj(source, out, 1 << 20)
+                else:
+                    out.write(content)
         except OSError as error:
-            if error.errno in _FULL:
-                message = "The store has no room, or its disk fails. Free space, then what waits goes on by itself."
-                raise StoreFull(message, path_kind=kind.value) from error
+            _tell_if_full(error, kind)
             raise
+
+    def copy_in(self, kind: Kind, key: str, source: BinaryIO) -> str:
+        """Make a copy of a stream's bytes durable under a key, in place of what is there; returns their sha256.
+
+        Raises
+        ------
+        StoreFull
+            As `put`.
+        """
+        target = self._path(kind, key)
+        digest = hashlib.sha256()
+        try:
+            self._make_folder(target.parent)
+            with _replacing(target) as out:
+                while block := source.read(1 << 20):
+                    digest.update(block)
+                    out.write(block)
+        except OSError as error:
+            _tell_if_full(error, kind)
+            raise
+        return digest.hexdigest()
 
     def open(self, kind: Kind, key: str) -> BinaryIO:
         """Open stored bytes for reading.
@@ -122,6 +133,13 @@ class Store:
             return False
         return True
 
+    def size_bytes(self, kind: Kind, key: str) -> int | None:
+        """How large stored bytes are; None where there are none."""
+        try:
+            return self._path(kind, key).stat().st_size
+        except FileNotFoundError:
+            return None
+
     def list(self, kind: Kind) -> Iterator[str]:
         """Every key of a kind, in no order."""
         suffix = _SUFFIX[kind]
@@ -129,6 +147,13 @@ class Store:
             for name in names:
                 if name.endswith(suffix) and not name.startswith("."):
                     yield name.removesuffix(suffix)
+
+    def clear(self) -> None:
+        """Remove what killed processes left half-written. Only for whoever knows that nobody else is writing."""
+        for folder, _, names in os.walk(self._root):
+            for name in names:
+                if name.startswith(_UNFINISHED):
+                    os.unlink(os.path.join(folder, name))
 
     def free_bytes(self) -> int:
         """Room left on the store's disk, in bytes."""
@@ -146,6 +171,30 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, folder.parent.parent):  # a new folder is durable once its parent is flushed
             _sync_folder(parent)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file that takes the target's place when it is whole and durable, or leaves nothing."""
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_UNFINISHED)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(name, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync_folder(target.parent)
+
+
+def _tell_if_full(error: OSError, kind: Kind) -> None:
+    """A full or failing disk is an expected error."""
+    if error.errno in _FULL:
+        message = "The store has no room, or its disk fails. Free space, then what waits goes on by itself."
+        raise StoreFull(message, path_kind=kind.value) from error
 
 
 def _sync_file(path: Path) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import func, select
@@ -14,15 +15,26 @@ from sqlalchemy.orm import Session
 
 from record import audit, readings
 from record.access import SYSTEM, Action, Principal, require, visible
-from record.errors import Conflict, IllegalMove, NotFound
+from record.errors import Conflict, IllegalMove, InvalidRequest, NotFound
 from record.ids import new_id
 from record.models import (
     Instance,
+    Reading,
     RevisionInstance,
     Study,
     StudyRevision,
 )
-from record.states import InstanceKind, ReasonCode, StudyState, move
+from record.states import InstanceKind, Purpose, ReadingState, ReasonCode, StudyState, move
+
+_ELIGIBLE = (
+    Instance.kind == InstanceKind.IMAGE,
+    Instance.duplicate_of_id.is_(None),
+    Instance.conflict_of_id.is_(None),
+    Instance.rejected.is_(False),
+    Instance.erased_at.is_(None),
+    (Instance.conflict_kind.is_(None)) | (Instance.conflict_decided_at.is_not(None)),
+)
+"""What makes an instance one of the images that a closing looks at; those that are no priors are frozen."""
 
 
 def reopen(study: Study) -> None:
@@ -86,15 +98,7 @@ def freeze(session: Session, study: Study, kind: str, evidence: dict[str, Any], 
     """Freeze the revision of a locked, receiving study; open its primary reading, or skip it with a reason."""
     images = session.execute(
         select(Instance.id, Instance.sha256, Instance.prior)
-        .where(
-            Instance.study_id == study.id,
-            Instance.kind == InstanceKind.IMAGE,
-            Instance.duplicate_of_id.is_(None),
-            Instance.conflict_of_id.is_(None),
-            Instance.rejected.is_(False),
-            Instance.erased_at.is_(None),
-            (Instance.conflict_kind.is_(None)) | (Instance.conflict_decided_at.is_not(None)),
-        )
+        .where(Instance.study_id == study.id, *_ELIGIBLE)
         .order_by(Instance.id)
     ).all()
     own = [row for row in images if not row.prior]
@@ -157,6 +161,85 @@ def find(session: Session, study_instance_uid: str, by: Principal) -> Study:
         message = "There is no such study."
         raise NotFound(message)
     return study
+
+
+def locate(session: Session, named: str, site_ids: Sequence[uuid.UUID]) -> Study:
+    """The one study at these sites that has this Study Instance UID or, where no study has it, this accession number.
+
+    Accession numbers need not be unique, and two sites may hold the same study: what names several is refused, and the
+    refusal tells nothing of them.
+
+    Raises
+    ------
+    NotFound
+        No such study.
+    InvalidRequest
+        Several; the fact `sites` counts where they are.
+    """
+    named = named.strip()
+    for column in (Study.study_instance_uid, Study.accession_number) if named and "\0" not in named else ():
+        where = (Study.site_id.in_(site_ids), column == named)
+        found = session.scalars(select(Study).where(*where).limit(2)).all()
+        if len(found) == 1:
+            return found[0]
+        if found:
+            sites = session.scalar(select(func.count(Study.site_id.distinct())).where(*where)) or 0
+            message = (
+                "This names studies of several sites: say which with --site."
+                if sites > 1
+                else "This accession number names several studies: name one by its Study Instance UID."
+            )
+            raise InvalidRequest(message, sites=sites)
+    message = "There is no such study."
+    raise NotFound(message)
+
+
+def retriable(session: Session, study: Study) -> uuid.UUID:
+    """The reading that a retry is about: the live primary one of the study's newest revision.
+
+    Raises
+    ------
+    IllegalMove
+        There is none: the study is still receiving, was skipped, or its readings are superseded.
+    """
+    reading_id = session.scalar(
+        select(Reading.id)
+        .join(StudyRevision, StudyRevision.id == Reading.revision_id)
+        .where(
+            Reading.study_id == study.id,
+            StudyRevision.number == study.revision,
+            Reading.purpose == Purpose.PRIMARY,
+            Reading.state != ReadingState.SUPERSEDED,
+        )
+    )
+    if reading_id is None:
+        message = f"There is no reading to do again: the study is {study.state}."
+        raise IllegalMove(message, state=study.state)
+    return reading_id
+
+
+def read_skipped(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:
+    """An operator wants a skipped study read: it is no prior any more, and closes anew after its quiet time.
+
+    Raises
+    ------
+    IllegalMove
+        The study was not skipped, or holds no image that could be read.
+    """
+    require(by, Action.CLOSE_STUDY)
+    study = lock(session, study_id, by)
+    if study.state != StudyState.SKIPPED:
+        message = f"Only a skipped study can be taken up again; this one is {study.state}."
+        raise IllegalMove(message, state=study.state)
+    images = session.scalars(select(Instance).where(Instance.study_id == study.id, *_ELIGIBLE)).all()
+    if not images:
+        message = "This study holds no image that could be read."
+        raise IllegalMove(message, reason_code=study.skipped_code)
+    for image in images:
+        image.prior = False
+    reopen(study)
+    study.updated_at = func.now()
+    audit.write(session, "study_reopened", by, site_id=study.site_id, study_id=study.id, revision=study.revision)
 
 
 def lock(session: Session, study_id: uuid.UUID, by: Principal) -> Study:

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from record import audit, claims, log, readings, studies
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
+from record.parts import Beat
 from record.queue import CPU, GPU, Bell
 from record.settings import Sweeping, SweepSettings
 from record.states import ReadingState
@@ -45,6 +46,7 @@ class Sweep:
     heads_file: Path | None
     last_head_at: float = field(default=0.0)
     depths: dict[str, int | None] = field(default_factory=dict)
+    beat: Beat | None = None
 
     @classmethod
     def of(cls, engine: Engine, settings: Sweeping) -> Sweep:
@@ -57,6 +59,11 @@ class Sweep:
             Store(settings.store),
             settings.heads_file,
         )
+
+    def tell(self) -> None:
+        """Say that this sweep is here, where it is a process of its own (a worker says so itself)."""
+        if self.beat is not None:
+            self.beat.tell(lambda: {"seals": self.seal_key is not None})
 
 
 def run_once(sweep: Sweep) -> bool:
@@ -112,6 +119,7 @@ def _models(session: Session) -> list[str]:
 
 def _close_studies(sweep: Sweep) -> None:
     while True:
+        sweep.tell()
         with transaction(sweep.engine) as session:
             study_id = studies.close_next_due(session, sweep.settings.stable_after_s, sweep.settings.max_wait_s)
         if study_id is None:
@@ -123,6 +131,7 @@ def _seal(sweep: Sweep) -> None:
     if sweep.seal_key is None:
         return
     while True:
+        sweep.tell()
         with transaction(sweep.engine) as session:
             last = audit.seal(session, sweep.seal_key)
         if last is None:
@@ -148,10 +157,12 @@ def main(settings: SweepSettings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     sweep = Sweep.of(connect(settings.database_url, pool=2), settings)
+    sweep.beat = Beat(sweep.engine, "sweep", settings.report_s)
     away = False
     pause_s = 0.0
     while not stop.wait(pause_s):
         pause_s = settings.sweep_s
+        sweep.tell()
         try:
             run_once(sweep)
             pause_s = min(pause_s, _next_due_s(sweep))
@@ -164,5 +175,6 @@ def main(settings: SweepSettings) -> int:
             elif not away:
                 _logger.warning("database_away", hint="waiting for PostgreSQL")
                 away = True
+    sweep.beat.stop()
     sweep.engine.dispose()
     return 0

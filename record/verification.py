@@ -1,6 +1,7 @@
 """The walk that finds what somebody changed: seals, drafts, revisions, signatures, instances, pictures.
 
-Holds every row against its sealed event and every file against its hash. Does not know how any of it was written.
+Holds every row against its sealed event and every file against its hash. Does not know how any of it was written. What a
+restore explains is named as well, and told apart from what it does not.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from pathlib import Path
 from sqlalchemy import Engine, Text, cast, func, select, text
 from sqlalchemy.orm import Session, aliased
 
-from record import drafts
+from record import drafts, heads
 from record.audit import GENESIS, seal_hash, signature_digest
 from record.errors import NotFound
+from record.heads import Heads, SetBack
 from record.models import (
     Draft,
     DraftStep,
@@ -40,36 +42,49 @@ _GRACE_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is not as it was written."""
+    """One thing that is not as it was written; `expected` where a restore explains it."""
 
     what: str
     where: str
+    expected: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
 
 def verify(
-    engine: Engine, store: Store, key: bytes | None, *, heads_file: Path | None = None, spool: Path | None = None
+    engine: Engine,
+    store: Store,
+    key: bytes | None,
+    *,
+    heads_file: Path | None = None,
+    spool: Path | None = None,
+    after_restore: bool = False,
 ) -> Iterator[Fault]:
     """Walk seals, texts, signatures and the store; yield every fault, in this order.
 
-    A tombstone left by `erase_study()` is no fault: the words are gone, their hash stays.
+    A tombstone left by `erase_study()` is no fault: the words are gone, their hash stays. With `after_restore` a chain
+    that ends before the kept heads, events without a seal, and stored files without a row are expected: whoever asks says
+    that the database is older than they are. A changed event, text or file never is.
     """
     with Session(engine) as session:
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
             session.execute(text(f"SET LOCAL {setting} = 0"))  # a large store takes its time between two rows
         if key is not None:
-            yield from _seals(session, key, heads_file)
+            yield from _seals(session, key, heads.read(heads_file), after_restore=after_restore)
         yield from _drafts(session)
         yield from _revisions(session)
         yield from _signatures(session)
-        yield from _store(session, store, spool)
+        yield from _store(session, store, spool, after_restore=after_restore)
 
 
-def _seals(session: Session, key: bytes, heads_file: Path | None) -> Iterator[Fault]:
+def _seals(session: Session, key: bytes, known: Heads, *, after_restore: bool) -> Iterator[Fault]:
     former, position = GENESIS, 0
-    kept = _read_heads(heads_file)
+    kept = {} if after_restore else known.kept
+    for noted in known.set_back:
+        yield _set_back(noted)
+    if after_restore and (found := heads.ahead(session, known)):
+        yield _set_back(found)
     rows = session.execute(
         select(Seal, Event).join(Event, Event.id == Seal.event_id, isouter=True).order_by(Seal.position)
     ).yield_per(1000)
@@ -97,7 +112,16 @@ def _seals(session: Session, key: bytes, heads_file: Path | None) -> Iterator[Fa
         )
     )
     if late:
-        yield Fault(f"{late} event(s) were never sealed; is a sweep running?", "events")
+        yield Fault(f"{late} event(s) were never sealed; is a sweep running?", "events", expected=after_restore)
+
+
+def _set_back(found: SetBack) -> Fault:
+    return Fault(
+        f"the record was restored as it was at {found.position}; at least {found.lost} later events, up to {found.kept}, are "
+        "lost",
+        "seals",
+        expected=True,
+    )
 
 
 def _drafts(session: Session) -> Iterator[Fault]:
@@ -202,7 +226,7 @@ def _signatures(session: Session) -> Iterator[Fault]:
         yield Fault("it counts as signed and nobody signed it", f"report {report_id}")
 
 
-def _store(session: Session, store: Store, spool: Path | None) -> Iterator[Fault]:
+def _store(session: Session, store: Store, spool: Path | None, *, after_restore: bool) -> Iterator[Fault]:
     known: set[str] = set()
     rows = (
         select(Instance.id, Instance.sha256)
@@ -224,7 +248,9 @@ def _store(session: Session, store: Store, spool: Path | None) -> Iterator[Fault
     spooled = {m[0] for p in spool.rglob("*") if (m := re.search(r"[0-9a-f]{32}", p.name))} if spool else set()
     for key in store.list(Kind.INSTANCE):
         if key not in known and key not in erased and key not in spooled:
-            yield Fault("a stored file has no row and lies in no spool", f"store instance {key}")
+            yield Fault(
+                "a stored file has no row and lies in no spool", f"store instance {key}", expected=after_restore
+            )
     pictures = (
         select(ReadingPicture.sha256)
         .join(Instance, Instance.id == ReadingPicture.instance_id)
@@ -241,17 +267,6 @@ def _store(session: Session, store: Store, spool: Path | None) -> Iterator[Fault
             continue
         if digest != sha256:
             yield Fault("its bytes were changed", where)
-
-
-def _read_heads(heads_file: Path | None) -> dict[int, str]:
-    if heads_file is None or not heads_file.exists():
-        return {}
-    heads = {}
-    for line in heads_file.read_text(encoding="ascii", errors="replace").splitlines():
-        position, _, value = line.partition(" ")
-        if position.isdigit() and len(value) == len(GENESIS):
-            heads[int(position)] = value
-    return heads
 
 
 def _sha(body: str) -> str:

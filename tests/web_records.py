@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,23 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
+from pydicom import dcmread
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
+from gateway.headers import read_header
 from gateway.web.app import create_app
 from record import accounts, admission, claims, drafts, reports, studies
 from record.body import Body
 from record.db import connect, transaction
+from record.ids import new_id
 from record.models import Instance, Reading, Report, Site, Study, User
+from record.part10 import data_set_digest, data_set_offset
 from record.settings import ApiSettings
 from record.states import Role
 from record.store import Kind, Store
 from tests.conftest import FreshDatabase
+from tests.instances import instance, saved
 from tests.records import arrival, draft_body, study_of, uid
 
 PASSWORD = "correct horse battery"
@@ -87,12 +95,36 @@ class Desk:
     def add_images(self, session: Session, study_uid: str, *, site: str | None = "main", **header: Any) -> Study:
         """One more image for a study, which is then closed."""
         came = arrival(study_uid, **header)
+        self.store.put(Kind.INSTANCE, came.instance_id.hex, film())
         admission.admit(session, [_at_site(came, site)])
         study = study_of(session, study_uid)
         session.refresh(study, with_for_update=True)
         studies.freeze(session, study, "test", {})
         session.flush()
         return study
+
+    def take(self, files: Iterable[Path | bytes], *, site: str | None = "main", study_uid: str | None = None) -> str:
+        """Take part-10 files as the indexer does, with their bytes in the store; returns the last one's study.
+
+        `study_uid` says whose they are instead of the files themselves.
+        """
+        arrivals = []
+        for each in files:
+            content = each if isinstance(each, bytes) else each.read_bytes()
+            syntax = str(dcmread(io.BytesIO(content), stop_before_pixels=True).file_meta.TransferSyntaxUID)
+            header = read_header(content, syntax, data_set_offset(io.BytesIO(content)))
+            if study_uid:
+                header = replace(header, study_instance_uid=study_uid)
+            digest, size_bytes = data_set_digest(io.BytesIO(content))
+            arrivals.append(
+                admission.Arrival(
+                    new_id(), header, digest, size_bytes, datetime.now(UTC), "dicom", "TEST", "127.0.0.1", site
+                )
+            )
+            self.store.put(Kind.INSTANCE, arrivals[-1].instance_id.hex, content)
+        with transaction(self.engine) as session:
+            admission.admit(session, arrivals)
+        return arrivals[-1].header.study_instance_uid
 
     def read(self, session: Session, study_uid: str, *, ends: str = "done", body: Body | None = None) -> None:
         """Take the study's queued reading through its life, as the workers would."""
@@ -182,10 +214,21 @@ def desk_on(database: FreshDatabase, folder: Path, **settings: Any) -> Iterator[
             only.name = "main"
         session.flush()
         session.add(Site(name="elsewhere"))
+    app = create_app(made, engine)
     try:
-        yield Desk(create_app(made, engine), engine, Store(folder))
+        yield Desk(app, engine, Store(folder))
     finally:
+        app.state.web.decoders.close()
         engine.dispose()
+
+
+@cache
+def film() -> bytes:
+    """A part-10 file with a small picture, for images whose bytes are looked at."""
+    ds = instance(32, Modality="CR", BitsStored=12, HighBit=11)
+    ds.PixelData = (np.arange(32 * 32, dtype="<u2") * 4).tobytes()  # (32 · 32,)
+    with tempfile.TemporaryDirectory() as folder:
+        return saved(Path(folder), ds).read_bytes()
 
 
 def chest(seed: int, side: int = 1) -> bytes:

@@ -23,6 +23,7 @@ TAGS: tuple[str, ...] = (
     *("PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
+    *("RescaleType", "WindowCenterWidthExplanation", "LossyImageCompression", "LossyImageCompressionRatio"),
     *(f"{c}PaletteColorLookupTableDescriptor" for c in ("Red", "Green", "Blue")),
     *(f"{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
     *(f"Segmented{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
@@ -31,6 +32,8 @@ TAGS: tuple[str, ...] = (
 """Everything that is read of an instance's header; the rest is skipped, not parsed."""
 
 _GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
+_MAX_LINE = 64
+_MAX_LUTS = 8
 _MAX_ASPECT = 8.0
 """A pixel more oblong than this is a slip of the header, not a picture."""
 
@@ -72,6 +75,10 @@ class FrameAttributes:
         Smallest and largest stored value that is no pixel of the picture (PS3.3 C.7.5.1.1.2).
     windows
         In the file's order; only those that can be applied.
+    explanations
+        What the file calls each of `sent`; empty where it says nothing.
+    hounsfield
+        Modality values are Hounsfield units (PS3.3 C.8.2.1, C.11.1.1.2).
     palette
         Table of colours, uint8 (N, 3), with the stored value that meets its first row.
     aspect
@@ -90,11 +97,28 @@ class FrameAttributes:
     rescale: tuple[float, float] | None
     modality_lut: Lut | None
     windows: tuple[Window, ...]
-    voi_lut: Lut | None
+    voi_luts: tuple[Lut, ...]
+    explanations: tuple[str, ...]
+    hounsfield: bool
     presentation_lut_shape: str
     padding: tuple[int, int] | None
     palette: tuple[NDArray[np.uint8], int] | None
     aspect: float
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether windows mean anything: colour has none."""
+        return self.photometric_interpretation in {"MONOCHROME1", "MONOCHROME2"}
+
+    @property
+    def voi_lut(self) -> Lut | None:
+        """The first VOI LUT, which goes before any window."""
+        return self.voi_luts[0] if self.voi_luts else None
+
+    @property
+    def sent(self) -> tuple[Lut | Window, ...]:
+        """Every VOI transform that the file brings, the one to begin with first (PS3.3 C.11.2.1.2)."""
+        return (*self.voi_luts, *self.windows)
 
 
 def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> FrameAttributes:
@@ -116,6 +140,11 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
     bits_stored = _whole(ds.get("BitsStored"), bits_allocated)
     signed = _whole(ds.get("PixelRepresentation"), 0) == 1
     slope, intercept = _number(flat.get("RescaleSlope")), _number(flat.get("RescaleIntercept"))
+    rescale = (slope, intercept) if slope and intercept is not None else None
+    # What a VOI LUT is fed with may be signed though the pixels are not (PS3.3 C.11.2.1.1).
+    fed_signed = signed or (intercept is not None and intercept < 0)
+    luts = list(_lut_items(flat.get("VOILUTSequence"), little_endian=little_endian, signed=fed_signed))
+    windows = list(_windows(flat))
     return FrameAttributes(
         modality=str(ds.get("Modality") or ""),
         photometric_interpretation=str(ds.get("PhotometricInterpretation") or ""),
@@ -124,15 +153,15 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
         bits_stored=bits_stored,
         shift=_whole(ds.get("HighBit"), bits_stored - 1) - bits_stored + 1,
         signed=signed,
-        rescale=(slope, intercept) if slope and intercept is not None else None,
-        modality_lut=_lut_item(flat.get("ModalityLUTSequence"), little_endian=little_endian, signed=signed),
-        windows=tuple(_windows(flat)),
-        # What a VOI LUT is fed with may be signed though the pixels are not (PS3.3 C.11.2.1.1).
-        voi_lut=_lut_item(
-            flat.get("VOILUTSequence"),
-            little_endian=little_endian,
-            signed=signed or (intercept is not None and intercept < 0),
+        rescale=rescale,
+        modality_lut=next(
+            (lut for lut, _ in _lut_items(flat.get("ModalityLUTSequence"), little_endian=little_endian, signed=signed)),
+            None,
         ),
+        windows=tuple(window for window, _ in windows),
+        voi_luts=tuple(lut for lut, _ in luts),
+        explanations=tuple(explanation for _, explanation in (*luts, *windows)),
+        hounsfield=ds.get("Modality") == "CT" and _is_hounsfield(flat, rescaled=rescale is not None),
         presentation_lut_shape=str(flat.get("PresentationLUTShape") or "").upper(),
         padding=_padding(ds, bits_allocated, signed=signed),
         palette=_palette(ds, little_endian=little_endian, signed=signed),
@@ -142,7 +171,15 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
 
 _HELD = (
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "WindowCenter", "WindowWidth", "VOILUTFunction"),
-    *("VOILUTSequence", "PresentationLUTShape", "PixelAspectRatio", "PixelSpacing", "ImagerPixelSpacing"),
+    *(
+        "RescaleType",
+        "WindowCenterWidthExplanation",
+        "VOILUTSequence",
+        "PresentationLUTShape",
+        "PixelAspectRatio",
+        "PixelSpacing",
+        "ImagerPixelSpacing",
+    ),
     "NominalScannedPixelSpacing",
 )
 
@@ -178,20 +215,45 @@ def _whole(value: Any, default: int) -> int:
     return default if number is None else int(number)
 
 
-def _windows(flat: dict[str, Any]) -> Iterator[Window]:
+def _windows(flat: dict[str, Any]) -> Iterator[tuple[Window, str]]:
     name = str(flat.get("VOILUTFunction") or "LINEAR").upper().strip()
     function: VoiFunction = name if name in {"LINEAR_EXACT", "SIGMOID"} else "LINEAR"  # type: ignore[assignment]
-    for center, width in zip(_numbers(flat.get("WindowCenter")), _numbers(flat.get("WindowWidth")), strict=False):
+    said = flat.get("WindowCenterWidthExplanation") or []
+    explanations = [said] if isinstance(said, str) else list(said)
+    pairs = zip(_numbers(flat.get("WindowCenter")), _numbers(flat.get("WindowWidth")), strict=False)
+    for n, (center, width) in enumerate(pairs):
         if width >= 1 or (width > 0 and function != "LINEAR"):  # PS3.3 C.11.2.1.2.1: LINEAR needs a width of 1 or more
-            yield Window(center, width, function)
+            yield Window(center, width, function), _line(explanations[n] if n < len(explanations) else "")
 
 
-def _lut_item(sequence: Any, *, little_endian: bool, signed: bool) -> Lut | None:
-    for item in (sequence or [])[:1]:
-        descriptor, table = item.get("LUTDescriptor"), item.get("LUTData")
-        if descriptor is not None and table is not None and len(descriptor) == 3:
-            return _lut(descriptor, table, little_endian=little_endian, signed=signed)
-    return None
+def _line(text: Any) -> str:
+    """A short text of the file's, hostile as all of them: one line, capped."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(text)[:_MAX_LINE]).split())
+
+
+def _is_hounsfield(flat: dict[str, Any], *, rescaled: bool) -> bool:
+    """Whether a CT's modality values are Hounsfield units: Rescale Type is only required where they are not."""
+    for item in (flat.get("ModalityLUTSequence") or [])[:1]:
+        return str(item.get("ModalityLUTType") or "").strip() == "HU"
+    return rescaled and str(flat.get("RescaleType") or "HU").strip() == "HU"
+
+
+def _lut_items(sequence: Any, *, little_endian: bool, signed: bool) -> Iterator[tuple[Lut, str]]:
+    """The tables of a sequence up to the first that cannot be read, with what the file calls them."""
+    for n, item in enumerate((sequence or [])[:_MAX_LUTS]):
+        try:
+            descriptor, table = item.get("LUTDescriptor"), item.get("LUTData")
+            if descriptor is None or table is None or len(descriptor) != 3:
+                return
+            lut = _lut(descriptor, table, little_endian=little_endian, signed=signed)
+            explanation = _line(item.get("LUTExplanation") or "")
+        except (TypeError, ValueError):
+            if n == 0:  # the one that is applied unasked
+                raise
+            return
+        if lut is None:
+            return
+        yield lut, explanation
 
 
 def _lut(descriptor: Any, table: Any, *, little_endian: bool, signed: bool) -> Lut | None:

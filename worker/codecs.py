@@ -44,6 +44,9 @@ DECODERS: Mapping[str, str] = {
 """Transfer syntax to pydicom plugin (PS3.5 section 10 and annex A). Not here, so refused: Deflated (a small file may
 inflate without bound), video, JPIP, JPEG 2000 part 2, and what pydicom does not know."""
 
+LOSSY: tuple[UID, ...] = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+"""Syntaxes that may have cost detail; the header can still say that they did not (PS3.3 C.7.6.1.1.5)."""
+
 DECODER_DEPENDENCIES: Mapping[str, tuple[str, ...]] = dict.fromkeys(JPEG, ("numpy", "imagecodecs"))
 """Asked for by pydicom of the module that holds a plugin."""
 

@@ -22,13 +22,18 @@ import signal
 import sys
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from record.pipes import read_frame, write_frame
 
 if TYPE_CHECKING:  # numpy and pydicom start threads or take time: they load after the child has left the network
+    from numpy.typing import NDArray
     from pydicom.dataset import FileDataset
+
+    from worker.attributes import FrameAttributes, Lut, Window
+    from worker.rendering import Span
 
 MAX_FRAME_SAMPLES = 64_000_000
 """Samples of one frame: a mammogram has 30 million."""
@@ -95,9 +100,10 @@ def answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     from record.errors import CountersignError, UnsupportedInstance
 
     try:
-        if request.get("op") == "render":
-            return render_file(request)
-        return _refusal("unsupported", "The decoding child knows the operation `render` only.", "operation")
+        operation = {"render": render_file, "show": show_file, "describe": describe_file}.get(str(request.get("op")))
+        if operation is None:
+            return _refusal("unsupported", "The decoding child knows render, show and describe.", "operation")
+        return operation(request)
     except UnsupportedInstance as error:
         return _refusal("unsupported", error.message, str(error.facts.get("cause", "")))
     except CountersignError as error:
@@ -110,30 +116,22 @@ def answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
 
 
 def render_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Decode and render one frame of a file: the header of the answer and the PNG."""
+    """Decode and render one frame of a file for the model: the header of the answer and the PNG."""
     import numpy as np
     from PIL import Image
-    from pydicom import dcmread
-    from pydicom.pixels import pixel_array
 
-    from worker.attributes import TAGS, frame_attributes
-    from worker.codecs import DECODERS, NATIVE
     from worker.rendering import render
 
-    path, index = Path(request["path"]), int(request.get("frame", 0))
-    syntax = _transfer_syntax(path)
-    ds = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-    _check_geometry(ds, index)
-    attributes = frame_attributes(ds, index, little_endian=not syntax.endswith("1.2.2"))
-    native = syntax in NATIVE
-    options: dict[str, Any] = {}
-    if native and attributes.shift and attributes.samples_per_pixel == 1:
-        options["bits_stored"] = attributes.bits_allocated  # pydicom knows no High Bit: take all bits, shift here
-    frame = pixel_array(path, index=index, decoding_plugin=DECODERS[syntax], **options)
+    opened = _open(request)
+    frame = _decode(opened)
     plain = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<"))  # (rows, columns) or (rows, columns, 3)
     digest = hashlib.sha256(plain.data).hexdigest()
     rendering = render(
-        frame, attributes, window=_window(request.get("window")), max_side=request.get("max_side"), native=native
+        frame,
+        opened.attributes,
+        window=_window(request.get("window")),
+        max_side=request.get("max_side"),
+        native=opened.is_native,
     )
     png = io.BytesIO()
     Image.fromarray(rendering.pixels).save(png, "PNG", compress_level=4)
@@ -143,9 +141,132 @@ def render_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
         "width": width,
         "blank": rendering.blank,
         "pixel_digest": digest,
-        "transform": {"transfer_syntax_uid": str(syntax), "frame": index, **rendering.transform},
+        "transform": {"transfer_syntax_uid": opened.syntax, "frame": opened.index, **rendering.transform},
     }
     return header, png.getvalue()
+
+
+def show_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Decode and render one frame of a file for a person: the header of the answer and the PNG.
+
+    A view that does not fit the frame is an answer too: `refused` says why, and there is no PNG.
+    """
+    import imagecodecs
+
+    from worker.rendering import show
+
+    opened = _open(request)
+    asked = request.get("view") or {}
+    refused = _misfit(asked, opened.attributes) or (
+        "colour" if request.get("invert") and not opened.attributes.is_grey else None
+    )
+    if refused:
+        return {"refused": refused}, b""
+    rendering = show(
+        _decode(opened),
+        opened.attributes,
+        view=_view(asked, opened.attributes),
+        max_side=request.get("max_side"),
+        invert=bool(request.get("invert")),
+        native=opened.is_native,
+    )
+    height, width = rendering.pixels.shape[:2]
+    return {"height": height, "width": width}, bytes(imagecodecs.png_encode(rendering.pixels, level=1))
+
+
+def describe_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """What can be asked of one frame, and what a person should know of it; no pixel is decoded."""
+    from worker.attributes import Window
+    from worker.codecs import LOSSY
+
+    opened = _open(request)
+    attributes = opened.attributes
+    stated = str(opened.ds.get("LossyImageCompression") or "").strip()
+    sent = [
+        {
+            "explanation": explanation,
+            "center": view.center if isinstance(view, Window) else None,
+            "width": view.width if isinstance(view, Window) else None,
+        }
+        for view, explanation in zip(attributes.sent, attributes.explanations, strict=True)
+    ]
+    header = {
+        "grey": attributes.is_grey,
+        "hounsfield": attributes.hounsfield,
+        "sent": sent if attributes.is_grey else [],
+        "lossy": stated == "01" or (opened.syntax in LOSSY and stated != "00"),
+    }
+    return header, b""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Opened:
+    path: Path
+    index: int
+    syntax: str
+    ds: FileDataset
+    attributes: FrameAttributes
+
+    @property
+    def is_native(self) -> bool:
+        from worker.codecs import NATIVE
+
+        return self.syntax in NATIVE
+
+
+def _open(request: Mapping[str, Any]) -> _Opened:
+    """The header of the file that is asked about, once it is known to cost little."""
+    from pydicom import dcmread
+
+    from worker.attributes import TAGS, frame_attributes
+
+    path, index = Path(request["path"]), int(request.get("frame", 0))
+    syntax = _transfer_syntax(path)
+    ds = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
+    _check_geometry(ds, index)
+    attributes = frame_attributes(ds, index, little_endian=not syntax.endswith("1.2.2"))
+    return _Opened(path, index, syntax, ds, attributes)
+
+
+def _decode(opened: _Opened) -> NDArray[Any]:
+    """The stored values, (rows, columns) or (rows, columns, 3)."""
+    from pydicom.pixels import pixel_array
+
+    from worker.codecs import DECODERS
+
+    options: dict[str, Any] = {}
+    if opened.is_native and opened.attributes.shift and opened.attributes.samples_per_pixel == 1:
+        # pydicom knows no High Bit: take all bits, shift here
+        options["bits_stored"] = opened.attributes.bits_allocated
+    return pixel_array(opened.path, index=opened.index, decoding_plugin=DECODERS[opened.syntax], **options)
+
+
+def _misfit(asked: Mapping[str, Any], attributes: FrameAttributes) -> str | None:
+    """Why a view does not fit a frame."""
+    kind = asked.get("kind")
+    if kind == "window" and not attributes.is_grey:
+        return "colour"
+    if kind == "window" and asked.get("hounsfield") and not attributes.hounsfield:
+        return "not_hounsfield"
+    if kind == "sent" and not 1 <= int(asked["number"]) <= max(1, len(attributes.sent)):
+        return "not_sent"
+    return None
+
+
+def _view(asked: Mapping[str, Any], attributes: FrameAttributes) -> Window | Lut | Span | None:
+    from worker.attributes import Window
+    from worker.rendering import Span
+
+    kind = asked.get("kind")
+    if kind == "span":
+        return Span(float(asked["low"]), float(asked["high"]))
+    if kind == "window":
+        center, width = float(asked["center"]), float(asked["width"])
+        # LINEAR needs a width of 1 or more (PS3.3 C.11.2.1.2.1)
+        return Window(center, width, "LINEAR" if width >= 1 else "LINEAR_EXACT", source="request")
+    if kind == "sent" and attributes.sent:
+        return attributes.sent[int(asked["number"]) - 1]
+    return None
 
 
 def _transfer_syntax(path: Path) -> str:

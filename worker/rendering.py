@@ -1,4 +1,4 @@
-"""Frame → picture: stored values become the 8-bit RGB that model and physician are shown.
+"""Frame → picture: stored values become the grey levels or colours that model (`render`) and physician (`show`) see.
 
 Knows the grey scale pipeline of PS3.3 C.11 and PS3.4 N.2 in its order: stored sample, modality transform, VOI transform,
 presentation shape, 8 bits; colour and palettes apart (PS3.3 C.7.6.3.1.2); square pixels last. Pure functions: does not
@@ -19,7 +19,7 @@ from PIL import Image
 
 from record.errors import InvalidRequest, UnsupportedInstance
 from record.states import ReasonCode
-from worker.attributes import FrameAttributes, Window
+from worker.attributes import FrameAttributes, Lut, Window
 
 NAMED_WINDOWS: Mapping[str, tuple[float, float]] = {
     "soft_tissue": (40.0, 400.0),
@@ -39,6 +39,14 @@ _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 Array = NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """From one percentile of the values in the frame (without padding) to another: 0 and 100 are the extremes."""
+
+    low: float
+    high: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rendering:
     """One picture.
@@ -46,7 +54,7 @@ class Rendering:
     Attributes
     ----------
     pixels
-        uint8 (H, W, 3).
+        uint8 (H, W, 3); what `show` made of a grey frame has no third axis.
     transform
         Plain values, fit for JSON.
     blank
@@ -98,26 +106,64 @@ def render(
     UnsupportedInstance
         A colour model that is not rendered.
     """
+    levels, steps = _levels(frame, attributes, window, native=native)
+    levels, steps["resize"] = _square(levels, attributes.aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
+    pixels = levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)  # (H, W, 3)
+    return Rendering(np.ascontiguousarray(pixels), steps, _deviation(levels) < _BLANK_DEVIATION)
+
+
+def show(
+    frame: Array,
+    attributes: FrameAttributes,
+    *,
+    view: Window | Lut | Span | None = None,
+    max_side: int | None = None,
+    invert: bool = False,
+    native: bool = True,
+) -> Rendering:
+    """Render one decoded frame for a person: as `render` does, in the view that was asked for.
+
+    Parameters
+    ----------
+    view
+        A window in modality values, a table or a span of values; None for what the file says. Colour has none.
+    invert
+        Black for white; colour is never inverted, since its hues mean something.
+
+    Raises
+    ------
+    UnsupportedInstance
+        A colour model that is not rendered.
+    """
+    levels, steps = _levels(frame, attributes, view, native=native)
+    side = min(max_side or LARGEST_SIDE, LARGEST_SIDE)
+    levels, steps["resize"] = _square(levels, attributes.aspect, side, reducing_gap=3.0)
+    if invert and levels.ndim == 2:
+        levels = 255 - levels  # (H, W)
+    return Rendering(np.ascontiguousarray(levels), steps, blank=False)
+
+
+def _levels(
+    frame: Array, attributes: FrameAttributes, view: Window | Lut | Span | None, *, native: bool
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """The frame in 8 bits, (rows, columns) or (rows, columns, 3), before its shape is changed; and the steps taken."""
     model = attributes.photometric_interpretation
     if model == "PALETTE COLOR" and frame.ndim == 2:
         levels, steps = _palette(frame, attributes)
     elif model in _COLOUR and frame.ndim == 3 and frame.shape[2] == 3:
         levels, steps = _colour(frame, attributes)
     elif model in _GREY and frame.ndim == 2:
-        levels, steps = _grey(_samples(frame, attributes, native=native), attributes, window)
+        levels, steps = _grey(_samples(frame, attributes, native=native), attributes, view)
     else:
         message = "Pictures are rendered from MONOCHROME1, MONOCHROME2, PALETTE COLOR, RGB and YBR_FULL only."
         raise UnsupportedInstance(message, reason_code=ReasonCode.UNSUPPORTED, cause="photometric_interpretation")
-    steps = {
+    return levels, {
         "photometric_interpretation": model,
         "source_height": frame.shape[0],
         "source_width": frame.shape[1],
         "bits_stored": attributes.bits_stored,
         **steps,
     }
-    levels, steps["resize"] = _square(levels, attributes.aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
-    pixels = levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)  # (H, W, 3)
-    return Rendering(np.ascontiguousarray(pixels), steps, _deviation(levels) < _BLANK_DEVIATION)
 
 
 def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Array:
@@ -131,7 +177,7 @@ def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Arra
 
 
 def _grey(
-    stored: Array, attributes: FrameAttributes, window: Window | None
+    stored: Array, attributes: FrameAttributes, view: Window | Lut | Span | None
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Grey levels of stored samples, uint8 (rows, columns), and the steps taken."""
     whole = stored.dtype.kind in "iu"
@@ -139,14 +185,14 @@ def _grey(
     tabled = whole and int(stored.max()) - low < _TABLE_SIZE
     if tabled:
         index = stored.astype(np.int64) - low  # (rows, columns)
-        present = np.bincount(index.ravel()) > 0  # (N,)
-        domain = np.arange(low, low + len(present))  # (N,)
+        counts: NDArray[np.integer[Any]] = np.bincount(index.ravel())  # (N,)
+        domain = np.arange(low, low + len(counts))  # (N,)
     else:
         domain = stored  # (rows, columns)
-        present = np.isfinite(stored)
-    seen = present & ~_is_padding(domain, attributes.padding)
+        counts = np.isfinite(stored).view(np.uint8)  # as domain
+    seen = np.where(_is_padding(domain, attributes.padding), 0, counts)  # as domain
     values, modality = _modality(domain, attributes)
-    unit, voi = _voi(values, attributes, window, seen if seen.any() else present)
+    unit, voi = _voi(values, attributes, view, seen if seen.any() else counts)
     inverted = attributes.presentation_lut_shape == "INVERSE" or (
         attributes.presentation_lut_shape == "" and attributes.photometric_interpretation == "MONOCHROME1"
     )  # one or the other, never both (PS3.3 C.11.6, C.7.6.3.1.2)
@@ -178,23 +224,41 @@ def _modality(stored: Array, attributes: FrameAttributes) -> tuple[NDArray[np.fl
 
 
 def _voi(
-    values: NDArray[np.float64], attributes: FrameAttributes, window: Window | None, seen: NDArray[np.bool_]
+    values: NDArray[np.float64],
+    attributes: FrameAttributes,
+    view: Window | Lut | Span | None,
+    counts: NDArray[np.integer[Any]],
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Modality values to 0..1 (PS3.3 C.11.2); `seen` marks the values that the picture really has."""
-    if window is None and attributes.voi_lut is not None:
-        top = 2.0**attributes.voi_lut.bits - 1
-        return np.clip(attributes.voi_lut(values) / top, 0, 1), {"kind": "lut", "source": "file"}
-    if window is None and attributes.windows:
-        window = attributes.windows[0]
-    if window is None and attributes.modality == "CT" and attributes.rescale is not None:
-        window = named_window("soft_tissue")
-    if window is not None:
-        return window_values(values, window), {"kind": window.function.lower(), **asdict(window)}
-    low, high = (float(f(values[seen])) if seen.any() else 0.0 for f in (np.min, np.max))
-    record = {"kind": "min_max", "source": "frame", "low": low, "high": high}
+    """Modality values to 0..1 (PS3.3 C.11.2); `counts` tells how often the picture really has each of the values."""
+    if view is None:
+        view = next(iter(attributes.sent), None)
+    if view is None and attributes.modality == "CT" and attributes.rescale is not None:
+        view = named_window("soft_tissue")
+    if isinstance(view, Lut):
+        return np.clip(view(values) / (2.0**view.bits - 1), 0, 1), {"kind": "lut", "source": "file"}
+    if isinstance(view, Window):
+        return window_values(values, view), {"kind": view.function.lower(), **asdict(view)}
+    low, high = _ends(values, counts, view)
+    kind = "percentiles" if view and (view.low, view.high) != (0, 100) else "min_max"
+    record = {"kind": kind, "source": "frame", "low": low, "high": high}
     if high <= low:
         return np.zeros(values.shape), record  # as values
     return np.nan_to_num(np.clip((values - low) / (high - low), 0, 1)), record
+
+
+def _ends(values: NDArray[np.float64], counts: NDArray[np.integer[Any]], span: Span | None) -> tuple[float, float]:
+    """The values that a span begins and ends with; the extremes where that leaves nothing."""
+    seen = counts > 0  # as values
+    if not seen.any():
+        return 0.0, 0.0
+    if span is not None:
+        order = np.argsort(values[seen], kind="stable")  # (M,)
+        ordered, upto = values[seen][order], np.cumsum(counts[seen][order])  # each (M,)
+        places = np.searchsorted(upto, [upto[-1] * span.low / 100, upto[-1] * span.high / 100])  # (2,)
+        low, high = (float(v) for v in ordered[np.minimum(places, len(ordered) - 1)])
+        if high > low:
+            return low, high
+    return float(np.min(values[seen])), float(np.max(values[seen]))
 
 
 def window_values(values: NDArray[np.float64], window: Window) -> NDArray[np.float64]:
@@ -234,7 +298,9 @@ def _palette(frame: Array, attributes: FrameAttributes) -> tuple[NDArray[np.uint
     return colours[index], {"colour": {"kind": "palette", "entries": len(colours)}}
 
 
-def _square(levels: NDArray[np.uint8], aspect: float, max_side: int) -> tuple[NDArray[np.uint8], dict[str, Any] | None]:
+def _square(
+    levels: NDArray[np.uint8], aspect: float, max_side: int, *, reducing_gap: float | None = None
+) -> tuple[NDArray[np.uint8], dict[str, Any] | None]:
     """Make pixels square by enlarging the coarser direction, then bring the longer side within bounds, in one step."""
     height, width = float(levels.shape[0]), float(levels.shape[1])
     if abs(aspect - 1) > 0.01:
@@ -243,7 +309,7 @@ def _square(levels: NDArray[np.uint8], aspect: float, max_side: int) -> tuple[ND
     size = max(1, round(width * scale)), max(1, round(height * scale))
     if size == (levels.shape[1], levels.shape[0]):
         return levels, None
-    resized = Image.fromarray(levels).resize(size, Image.Resampling.LANCZOS)
+    resized = Image.fromarray(levels).resize(size, Image.Resampling.LANCZOS, reducing_gap=reducing_gap)
     record = {"height": size[1], "width": size[0], "filter": "lanczos", "aspect": aspect}
     return np.asarray(resized), record
 

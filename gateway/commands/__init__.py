@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
 from record.errors import Misconfigured
 
@@ -32,23 +33,41 @@ def _take_environment(context: click.Context, _option: click.Parameter, folder: 
     if folder is not None:
         from gateway.launcher.folder import environment_of
 
-        os.environ.update(environment_of(folder, owner=context.info_name == "migrate"))
+        found = environment_of(folder, owner=context.info_name == "migrate")
+        for name in found:
+            os.environ.pop(name + "_FILE", None)  # the caller's file for a value that the folder gives
+        os.environ.update(found)
 
 
 def _find_environment(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
     """The same for a person's verb, which also finds the run that `countersign up` keeps where nobody said otherwise."""
-    if folder is None and not context.resilient_parsing and not _names_a_database():
-        from gateway.launcher.folder import default_folder, holds_run
-
-        usual = default_folder()
-        if holds_run(usual):
-            say(f"on the run in {usual}")
-            folder = usual
+    if folder is None and not context.resilient_parsing and not names_a_database():
+        use_usual_folder(say)
     _take_environment(context, option, folder)
 
 
-def _names_a_database() -> bool:
-    return bool(os.environ.get("DATABASE_URL") or os.environ.get("COUNTERSIGN_DATABASE_URL"))
+def use_usual_folder(tell: Callable[[str], None] = lambda _: None) -> bool:
+    """Fill the environment from the folder that `countersign up` keeps where nobody said otherwise, if there is one.
+
+    Raises
+    ------
+    Misconfigured
+        Its servers are not running.
+    """
+    from gateway.launcher.folder import default_folder, environment_of, holds_run
+
+    usual = default_folder()
+    if not holds_run(usual):
+        return False
+    tell(f"on the run in {usual}")
+    os.environ.update(environment_of(usual))
+    return True
+
+
+def names_a_database() -> bool:
+    """Whether the environment says which database."""
+    names = ("DATABASE_URL", "DATABASE_URL_FILE", "COUNTERSIGN_DATABASE_URL")
+    return any(os.environ.get(name) for name in names)
 
 
 data_dir = click.option(
@@ -62,6 +81,31 @@ admin_data_dir = click.option(
     callback=_find_environment,
     help=ADMIN_DATA_DIR_HELP,
 )
+
+
+def _complete_sites(context: click.Context, option: click.Parameter, begun: str) -> list[CompletionItem]:
+    from gateway.commands.completion import complete_sites
+
+    return complete_sites(context, option, begun)
+
+
+site = click.option(
+    "--site", default=None, shell_complete=_complete_sites, help="Which site; may be left out while there is only one."
+)
+as_json = click.option("--json", is_flag=True, help="Print JSON, for machines.")
+
+
+def example(*lines: str) -> str:
+    """How a verb is used: the end of its help, its lines left as they are."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+class Ordered(click.Group):
+    """Lists its verbs in the order in which they were written, which is the one in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """All names, in order."""
+        return list(self.commands)
 
 
 def say(line: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands import PATH, data_dir, database_errors, say
+from gateway.commands import PATH, Ordered, data_dir, database_errors, example, say
 from record.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -27,7 +27,11 @@ UP_DATA_DIR_HELP = (
 PORT_HELP = "0 takes the last port of this folder, or a free one."
 
 
-@click.command()
+@click.command(
+    epilog=example(
+        "countersign up --open-peers", "countersign up --dicom-host 10.0.0.5 --model /models/huatuogpt-vision-7b"
+    )
+)
 @click.option("--data-dir", type=PATH, default=None, help=UP_DATA_DIR_HELP)
 @click.option("--dicom-host", envvar="COUNTERSIGN_DICOM_HOST", default="127.0.0.1", show_default=True)
 @click.option(
@@ -79,7 +83,7 @@ def up(data_dir: Path | None, quiet: bool, **chosen: Any) -> None:
         run(options, say=say, echo=_drop if quiet else _echo)
 
 
-@click.command()
+@click.command(epilog=example("countersign demo", "countersign demo --once"))
 @click.option("--once", is_flag=True, help="Wait for the drafts, sign one, print a summary and end.")
 @click.option("--data-dir", type=PATH, default=None, help="Keep the demo's data here (default: a temporary folder).")
 def demo(once: bool, data_dir: Path | None) -> None:
@@ -91,39 +95,47 @@ def demo(once: bool, data_dir: Path | None) -> None:
         run(data_dir, once=once, say=say)
 
 
-@click.command()
+@click.command(epilog=example("COUNTERSIGN_OWNER_DATABASE_URL=postgresql://owner@db/countersign countersign migrate"))
 @data_dir
 def migrate() -> None:
     """Bring the database's schema up to date, as its owner."""
     from record.migrate import upgrade
+    from record.settings import secret
 
-    url = os.environ.get("COUNTERSIGN_OWNER_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    url = secret("COUNTERSIGN_OWNER_DATABASE_URL") or secret("DATABASE_URL")
     if not url:
         raise Misconfigured("No database: set COUNTERSIGN_OWNER_DATABASE_URL (or DATABASE_URL), or pass --data-dir.")
     with database_errors():
-        upgrade(url)
+        if not upgrade(url):
+            say("the schema is the next release's already; this release can work on it, and it was left as it is")
 
 
-@click.group()
+@click.group(cls=Ordered, epilog=example("countersign gateway listener", "countersign gateway api"))
 def gateway() -> None:
-    """The doors, one process each."""
+    """The doors, one process each, as many of each as one likes, on as many machines.
+
+    `up` starts all of them; alone they find DATABASE_URL, REDIS_URL, COUNTERSIGN_STORE and COUNTERSIGN_SPOOL in the
+    environment. The order does not matter: each waits for what it needs.
+    """
 
 
-@gateway.command()
+@gateway.command(epilog=example("COUNTERSIGN_SPOOL=/var/spool/countersign countersign gateway listener"))
 @data_dir
 def listener() -> None:
-    """Take images in by C-STORE, answer C-ECHO."""
+    """Take images in by C-STORE, answer C-ECHO. It needs its spool's disk alone, so that images are taken whatever is away."""
     from gateway.dicom.listener import main as listen
     from record.settings import ListenerSettings, load
 
     sys.exit(listen(load(ListenerSettings)))
 
 
-@gateway.command()
+@gateway.command(
+    epilog=example("countersign gateway indexer", "countersign gateway indexer --spool /mnt/dead-machine/spool/00")
+)
 @data_dir
 @click.option("--spool", type=PATH, default=None, help="Drain this spool folder instead (a dead listener's).")
 def indexer(spool: Path | None) -> None:
-    """Turn spooled files into rows."""
+    """Turn spooled files into rows: one beside each listener, and one for the spool of a listener that is no more."""
     from gateway.indexer import main as index
     from record.settings import IndexerSettings, load
 
@@ -134,10 +146,10 @@ def indexer(spool: Path | None) -> None:
     sys.exit(index(settings))
 
 
-@gateway.command()
+@gateway.command(epilog=example("COUNTERSIGN_HTTP_PORT=8042 countersign gateway api"))
 @data_dir
 def api() -> None:
-    """Serve the HTTP API and the pages."""
+    """Serve the HTTP API and the pages to people and machines; put a TLS proxy before it on a network."""
     from gateway.web.server import main as serve
     from record.settings import ApiSettings, load
 
@@ -146,10 +158,10 @@ def api() -> None:
     sys.exit(serve(settings))
 
 
-@gateway.command()
+@gateway.command(epilog=example("countersign gateway sweep"))
 @data_dir
 def sweep() -> None:
-    """Close stable studies, take back leases, seal events, ring."""
+    """Close stable studies, take back leases, seal events, ring. Several may run: one at a time does the work."""
     from record.settings import SweepSettings, load
     from record.sweep import main as keep_sweeping
 
@@ -161,6 +173,7 @@ def sweep() -> None:
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True, "help_option_names": []},
     add_help_option=False,
+    epilog=example("countersign worker cpu", "countersign worker phantoms /tmp/phantoms --count 2"),
 )
 @data_dir
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)

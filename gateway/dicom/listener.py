@@ -24,6 +24,7 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from gateway import heartbeat
 from gateway.dicom.server import HardAssociation, HardServer, Receiving
 from gateway.intake import Incoming, Intake, SopIdentity, Source
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PEERS, Spool, read_peers
@@ -37,6 +38,7 @@ from record.errors import (
     StoreFull,
     UnsupportedInstance,
 )
+from record.owner import new_owner, own_version
 from record.settings import MAX_AE_TITLE, ListenerSettings
 
 _logger = structlog.get_logger()
@@ -186,6 +188,8 @@ class Listener:
             ) from None
         self.intake = Intake(self._spool, settings.min_free_bytes)
         self._server = self._make_server()
+        self._stopping = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
     @property
     def port(self) -> int:
@@ -195,11 +199,15 @@ class Listener:
     def start(self) -> None:
         """Answer from now on, in threads of its own."""
         threading.Thread(target=self._server.serve_forever, args=(0.2,), name="accept", daemon=True).start()
+        self._beating.start()
         _logger.info("listener_started", port=self.port, spool_id=self._spool.spool_id)
 
     def stop(self) -> None:
         """Take nothing more; what was acknowledged is safe anyway."""
+        self._stopping.set()
         self._server.stop()
+        self._beating.join(1.0)
+        heartbeat.stop(self._spool)
         self._spool.release()
         _logger.info("listener_stopped")
 
@@ -231,6 +239,27 @@ class Listener:
             bytes=association.bytes,
             duration_s=round(time.monotonic() - association.began_at, 3),
         )
+
+    def _beat(self) -> None:
+        """Tell, beside the spool, that this listener is here; it has no database to tell."""
+        owner, since = new_owner(), time.monotonic()
+        while not self._stopping.is_set():
+            try:
+                heartbeat.beat(
+                    self._spool,
+                    {
+                        "owner": owner,
+                        "version": own_version(),
+                        "up_s": round(time.monotonic() - since, 1),
+                        "port": self.port,
+                        "associations": self._server.associations,
+                        "min_free_bytes": self._settings.min_free_bytes,
+                        "every_s": self._settings.report_s,
+                    },
+                )
+            except OSError:  # a full disk: instances are refused by then, and the indexer tells how full it is
+                _logger.warning("heartbeat_failed")
+            self._stopping.wait(self._settings.report_s)
 
     def _make_server(self) -> HardServer:
         for class_uid, keyword in RETIRED_SOP_CLASSES.items():

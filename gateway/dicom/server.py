@@ -24,8 +24,11 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dimse_messages import C_STORE_RQ
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
+from pynetdicom.service_class import ServiceClass, StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 from pynetdicom.transport import (
     AddressInformation,
     AssociationSocket,
@@ -207,6 +210,24 @@ class HardAssociation(Association):
             self.dimse.close()
             cast(HardServer, self._server).ended(self)
 
+    def _serve_request(self, msg: Any, context_id: int) -> None:
+        """Answer a C-STORE whatever class it names: pynetdicom hangs up over one it does not know.
+
+        With the connection would go every file that was to follow (dcmsend opens no other).
+        """
+        context = self._accepted_cx.get(context_id)
+        known = not isinstance(msg, C_STORE) or uid_to_service_class(str(msg.AffectedSOPClassUID)) is not ServiceClass
+        if known or context is None or not msg.is_valid_request or self._sent_release:
+            super()._serve_request(msg, context_id)
+            return
+        try:
+            self._is_paused = True
+            StorageServiceClass(self).SCP(msg, context)
+            self._is_paused = False
+        except Exception:  # the door, as the method it stands before
+            _logger.exception("request_failed")
+            self.abort()
+
     @property
     def peer_address(self) -> str:
         """The peer's IP address."""
@@ -277,6 +298,12 @@ class HardServer(ThreadedAssociationServer):
         self._pending: OrderedDict[int, HardAssociation] = OrderedDict()
         self._established: dict[int, HardAssociation] = {}
         super().__init__(ae, address, ae_title, contexts, ssl_context, evt_handlers, HardHandler)
+
+    @property
+    def associations(self) -> int:
+        """How many associations stand now."""
+        with self._counting:
+            return len(self._established)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ARG002  socketserver's form
         """Make room for a new connection: the one that has waited longest without asking is closed."""

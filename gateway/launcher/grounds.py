@@ -27,11 +27,12 @@ SYSTEM_STATE = Path("/var/lib/countersign")
 
 @dataclass(frozen=True, slots=True)
 class Grounds:
-    """One run's place for its servers: folder, logs, account (None when we are not root)."""
+    """One run's place for its servers: folder, logs, account (None when we are not root), and whose data folder it is."""
 
     home: Path
     logs: Path
     account: Account | None
+    data_folder: Path
 
     def folder(self, name: str) -> Path:
         """A folder that belongs to the servers' account alone."""
@@ -60,7 +61,7 @@ class Grounds:
 def settle(data_folder: Path, logs: Path) -> Grounds:
     """Decide account and folder for the servers of one data folder."""
     if os.geteuid() != 0:
-        return Grounds(data_folder, logs, None)
+        return Grounds(data_folder, logs, None, data_folder)
     account = _unprivileged_account()
     home = data_folder
     if not can_reach(account, data_folder):
@@ -74,7 +75,7 @@ def settle(data_folder: Path, logs: Path) -> Grounds:
                 f"The account {account.name} reaches neither {data_folder} nor {home}. Choose a --data-dir that it can "
                 "enter (mode 0711), or set DATABASE_URL and REDIS_URL."
             )
-    return Grounds(home, logs, account)
+    return Grounds(home, logs, account, data_folder)
 
 
 def can_reach(account: Account, folder: Path) -> bool:

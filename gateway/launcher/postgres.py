@@ -17,7 +17,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from gateway.launcher.binaries import ServerProgram
+from gateway.launcher.binaries import ServerProgram, find_postgres_of
 from gateway.launcher.folder import State
 from gateway.launcher.grounds import Grounds
 from gateway.launcher.processes import (
@@ -53,16 +53,27 @@ SETTINGS = {
 
 
 class Postgres:
-    """One embedded server on loopback. `durable=False` is for tests: a power cut may cost the cluster."""
+    """One embedded server on loopback, on the cluster that counts or on the one named.
 
-    def __init__(self, grounds: Grounds, program: ServerProgram, state: State, *, durable: bool = True) -> None:
+    `durable=False` is for tests: a power cut may cost the cluster.
+    """
+
+    def __init__(
+        self,
+        grounds: Grounds,
+        program: ServerProgram,
+        state: State,
+        *,
+        durable: bool = True,
+        cluster: Path | None = None,
+    ) -> None:
         self._grounds = grounds
         self._major = program.major
         self._programs = grounds.usable(program).parent
         self._state = state
         self._durable = durable
         self._home = grounds.folder("postgres")
-        self._cluster = self._home / "cluster"
+        self._cluster = cluster or current_cluster(self._home)
         self.log = grounds.logs / "postgres.log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -137,13 +148,10 @@ class Postgres:
         return True
 
     def _make_cluster(self) -> None:
-        if (self._cluster / "PG_VERSION").exists():
-            made_by = int((self._cluster / "PG_VERSION").read_text())
+        made_by = major_of(self._cluster)
+        if made_by is not None:
             if made_by != self._major:
-                raise Misconfigured(
-                    f"{self._cluster} was made by PostgreSQL {made_by}, the program here is {self._major}. Dump it with "
-                    f"PostgreSQL {made_by} (EMBEDDED_POSTGRES_BIN) and restore it into a new data folder."
-                )
+                raise Misconfigured(other_major(self._grounds, self._cluster, made_by, self._major))
             return
         for unfinished in self._home.glob("making-*"):
             shutil.rmtree(unfinished)
@@ -186,6 +194,12 @@ class Postgres:
             if not session.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 session.execute(f"CREATE DATABASE {DATABASE} OWNER {OWNER}")
 
+    def discard(self) -> None:
+        """Remove the cluster: for a command that has to begin again."""
+        self._end_orphan()
+        if self._cluster.exists():
+            shutil.rmtree(self._cluster)
+
     def _end_orphan(self) -> None:
         """A server that outlived its launcher (or is just leaving) is stopped first."""
         try:
@@ -203,3 +217,34 @@ class Postgres:
     def _environment(self) -> dict[str, str]:
         mine = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LD_"))}
         return mine | {"LC_ALL": "C.UTF-8", "TZ": "UTC", "HOME": str(self._home)}
+
+
+def current_cluster(home: Path) -> Path:
+    """The cluster that counts: that of the newest major version, which bears its number once there was an upgrade."""
+    numbered = [path for path in home.glob("cluster-*") if path.name.removeprefix("cluster-").isdigit()]
+    return max(numbered, key=lambda path: int(path.name.removeprefix("cluster-")), default=home / "cluster")
+
+
+def major_of(cluster: Path) -> int | None:
+    """Which major version made a cluster; None where there is none."""
+    try:
+        return int((cluster / "PG_VERSION").read_text())
+    except FileNotFoundError:
+        return None
+
+
+def other_major(grounds: Grounds, cluster: Path, made_by: int, here: int) -> str:
+    """What to do about a cluster that the program here cannot read."""
+    told = f"{cluster} was made by PostgreSQL {made_by}, the program here is PostgreSQL {here}. Nothing was changed. "
+    if made_by > here:
+        return told + (
+            "Use the release of countersign that made it, or name the newer PostgreSQL's programs in "
+            "EMBEDDED_POSTGRES_BIN."
+        )
+    command = f"countersign upgrade --data-dir {grounds.data_folder}"
+    if find_postgres_of(made_by):
+        return told + f"Run: {command}"
+    return told + (
+        f"Once, the upgrade needs PostgreSQL {made_by}'s own programs: install them (Debian: apt-get install "
+        f"postgresql-{made_by}) or name their folder in EMBEDDED_POSTGRES_OLD_BIN, then run: {command}"
+    )

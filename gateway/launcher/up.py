@@ -21,7 +21,7 @@ from gateway.launcher.readiness import dicom_answers, http_answers, http_url, re
 from gateway.launcher.servers import Servers
 from gateway.launcher.supervisor import IN_SECONDS, MOST_DEATHS, Part, Supervisor
 from record.errors import Misconfigured
-from record.settings import valid_ae_title, valid_engine_url, valid_model
+from record.settings import FILE, secret, valid_ae_title, valid_engine_url, valid_model
 
 READY_LIMIT_S = 120.0
 COMMAND = (sys.executable, "-P", "-m")  # -P: the caller's folder must not lend us its modules
@@ -66,6 +66,7 @@ def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, st
         stop.listen()
         say(f"everything is kept in {folder.root}; what the parts say is kept in {folder.logs}")
         state = folder.read_state()
+        folder.require_whole(state)
         state.ready = False
         _end_leftovers(state)
         ports = _choose_ports(options, state)
@@ -177,7 +178,7 @@ def _servers(folder: DataFolder, state: State, say: Callable[[str], None]) -> Se
 
 def _has_own_servers() -> bool:
     """Whether the caller names both servers; one alone is a mistake worth telling."""
-    database, bell = os.environ.get("DATABASE_URL"), os.environ.get("REDIS_URL")
+    database, bell = secret("DATABASE_URL"), secret("REDIS_URL")
     if bool(database) != bool(bell):
         given, lacking = ("DATABASE_URL", "REDIS_URL") if database else ("REDIS_URL", "DATABASE_URL")
         raise Misconfigured(f"{given} is set and {lacking} is not. Set both to use your own servers, or neither.")
@@ -195,8 +196,8 @@ def _environment(
         "COUNTERSIGN_HEADS_FILE": str(folder.heads_file),
     }
     chosen = {
-        "DATABASE_URL": servers.database_url() if servers else os.environ["DATABASE_URL"],
-        "REDIS_URL": servers.redis_url() if servers else os.environ["REDIS_URL"],
+        "DATABASE_URL": servers.database_url() if servers else secret("DATABASE_URL") or "",
+        "REDIS_URL": servers.redis_url() if servers else secret("REDIS_URL") or "",
         "COUNTERSIGN_DICOM_HOST": options.dicom_host,
         "COUNTERSIGN_DICOM_PORT": str(ports["dicom"]),
         "COUNTERSIGN_AE_TITLE": options.ae_title,
@@ -211,15 +212,17 @@ def _environment(
 
 
 def _inherited() -> dict[str, str]:
-    """The caller's environment without the owner's URL, which only the migration sees."""
-    inherited = {name: value for name, value in os.environ.items() if name != "COUNTERSIGN_OWNER_DATABASE_URL"}
+    """The caller's environment without the owner's URL, which only the migration sees, and without files of URLs."""
+    names = ("DATABASE_URL", "REDIS_URL", "COUNTERSIGN_OWNER_DATABASE_URL")
+    apart = {"COUNTERSIGN_OWNER_DATABASE_URL", *(name + FILE for name in names)}
+    inherited = {name: value for name, value in os.environ.items() if name not in apart}
     return inherited | {"PYTHONUNBUFFERED": "1"}
 
 
 def _owner_url(servers: Servers | None) -> str:
     if servers:
         return servers.owner_database_url()
-    return os.environ.get("COUNTERSIGN_OWNER_DATABASE_URL") or os.environ["DATABASE_URL"]
+    return secret("COUNTERSIGN_OWNER_DATABASE_URL") or secret("DATABASE_URL") or ""
 
 
 def _migrate(state: State, stop: StopRequest) -> None:

@@ -5,13 +5,32 @@ Knows which parts there are. Does not know how any of them works.
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
-from gateway.web import pages, problems, report_pages, reports_api, session_api, studies_api, system
+from gateway.web import (
+    described,
+    events_api,
+    frames_api,
+    metrics_api,
+    operations_pages,
+    pages,
+    preferences,
+    problems,
+    report_pages,
+    reports_api,
+    session_api,
+    studies_api,
+    system,
+    viewer_pages,
+    worklist_pages,
+)
 from gateway.web.bodies import LimitBody
 from gateway.web.context import Web
+from gateway.web.decoders import Decoders
 from gateway.web.envelope import envelope
 from record.db import connect
 from record.queue import Bell
@@ -27,6 +46,10 @@ come without their banner."""
 
 class _App(FastAPI):
     """FastAPI, in an envelope that even its own last-resort error page cannot leave."""
+
+    def openapi(self) -> dict[str, Any]:
+        self.openapi_schema = self.openapi_schema or described.describe(self)
+        return self.openapi_schema
 
     def build_middleware_stack(self) -> ASGIApp:
         return envelope(super().build_middleware_stack())
@@ -56,8 +79,23 @@ def create_app(settings: ApiSettings, engine: Engine | None = None) -> FastAPI:
         engine=engine or connect(settings.database_url, pool=10),
         store=Store(settings.store),
         bell=Bell(settings.redis_url),
+        decoders=Decoders(settings),
     )
-    for part in (system, session_api, studies_api, reports_api, pages, report_pages):
+    for part in (
+        system,
+        session_api,
+        studies_api,
+        frames_api,
+        reports_api,
+        events_api,
+        metrics_api,
+        preferences,
+        worklist_pages,
+        pages,
+        viewer_pages,
+        report_pages,
+        operations_pages,
+    ):
         app.router.routes.extend(part.router.routes)  # flat, so that a test can walk all routes
     problems.install(app)
     report_pages.install(app)

@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from starlette.exceptions import HTTPException
 
 from gateway.web.context import Web, web_of
+from gateway.web.queries import require_known
 from record import accounts
 from record.access import Action, Principal, may, require
 from record.db import transaction
@@ -68,8 +69,10 @@ class Allow(Rule):
     action: Action | None
 
     def __call__(self, request: Request) -> Visitor:
-        """Recognise the visitor and ask the table."""
-        return _permitted(_by_token(request) or _by_cookie(request, request.headers.get(CSRF_HEADER)), self.action)
+        """Recognise the visitor, ask the table, and look whether the query is one."""
+        visitor = _permitted(_by_token(request) or _by_cookie(request, request.headers.get(CSRF_HEADER)), self.action)
+        require_known(request)
+        return visitor
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,8 +202,11 @@ def require_own_origin(request: Request) -> None:
     if origin is None:  # no browser, or one that only ever says so for other sites: SameSite and the token stand
         if request.headers.get("sec-fetch-site", "same-origin") in {"same-origin", "none"}:
             return
-    elif urlsplit(origin).netloc == request.headers.get("host", ""):
-        return
+    else:
+        told = urlsplit(origin)
+        unencrypted = request.url.scheme == "https" and told.scheme != "https"
+        if told.netloc == request.headers.get("host", "") and not unencrypted:
+            return
     message = "This request comes from another site's page."
     raise NotPermitted(message)
 

@@ -1,4 +1,4 @@
-"""What every route of one process shares: settings, database engine, store, bell, remembered tokens.
+"""What every route of one process shares: settings, database engine, store, bell, decoders, remembered tokens.
 
 Knows how it is made. Does not know routes.
 """
@@ -15,6 +15,8 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Engine
 
+from gateway.web.decoders import Decoders
+from gateway.web.meter import Meter
 from record.access import Principal
 from record.queue import Bell
 from record.settings import ApiSettings
@@ -54,7 +56,9 @@ class Web:
     engine: Engine
     store: Store
     bell: Bell
+    decoders: Decoders
     tokens: TokenCache = field(default_factory=TokenCache)
+    meter: Meter = field(default_factory=Meter)
 
 
 def web_of(request: Request) -> Web:

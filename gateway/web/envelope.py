@@ -6,12 +6,14 @@ the path or the query, which carry UIDs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 
 import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.web.context import Web
 from gateway.web.problems import route_of
 
 _logger = structlog.get_logger()
@@ -27,6 +29,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
 }
+STRICT_TRANSPORT = "max-age=31536000"
+"""A year, and only said over TLS (RFC 6797, 7.2): a browser that heard it comes back by TLS alone."""
 _QUIET = frozenset({"/healthz", "/readyz"})
 
 
@@ -37,13 +41,19 @@ def envelope(app: ASGIApp) -> ASGIApp:
         if scope["type"] != "http":
             return app(scope, receive, send)
 
+        begun = time.perf_counter()
+
         def sending(message: Message) -> Awaitable[None]:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers[name] = value
                 headers.setdefault("Cache-Control", "no-store")
+                if scope.get("scheme") == "https":
+                    headers["Strict-Transport-Security"] = STRICT_TRANSPORT
                 _note(scope, message["status"])
+                web: Web = scope["app"].state.web
+                web.meter.served(route_of(scope), scope["method"], message["status"], time.perf_counter() - begun)
             return send(message)
 
         return app(scope, receive, sending)

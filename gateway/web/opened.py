@@ -230,6 +230,8 @@ def _readings(
             shown[row.reading_id].append(
                 schemas.PictureShown(
                     position=row.position,
+                    instance_id=row.instance_id,
+                    frame=row.frame + 1,
                     sha256=row.sha256,
                     height=row.height,
                     width=row.width,

@@ -7,8 +7,8 @@ without a script.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from typing import Annotated
-from urllib.parse import urlencode
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -16,19 +16,17 @@ from pydantic import BeforeValidator
 
 from gateway.web import auth, problems
 from gateway.web.auth import Act, Look, Visitor
-from gateway.web.context import Door
-from gateway.web.report_pages import keep_after_sign_in
-from gateway.web.studies_api import Short, Uid
-from gateway.web.study_page import Kept, study_page
+from gateway.web.context import Door, Web
+from gateway.web.report_pages import keep_after_sign_in, kept_page
+from gateway.web.studies_api import Uid
+from gateway.web.study_page import Kept, study_page, tag_of_study
 from gateway.web.templating import page
-from gateway.web.worklist import Filters, list_studies
-from record import audit, conflicts, readings, reports, studies
-from record.access import Action, may
+from record import conflicts, readings, reports, studies
+from record.access import Action
 from record.conflicts import MAX_REASON
 from record.db import transaction
 from record.errors import CountersignError, NotAuthenticated, NotFound
 from record.models import Reading, Study
-from record.states import Lane, ReadingState, ReportState, StudyState
 
 router = APIRouter(include_in_schema=False)
 PAGE_ROWS = 50
@@ -37,9 +35,9 @@ _Any = BeforeValidator(lambda chosen: chosen or None)
 
 
 @router.get("/sign-in", dependencies=[Depends(auth.public())])
-def sign_in_page() -> HTMLResponse:
+def sign_in_page(request: Request) -> HTMLResponse:
     """The page to sign in."""
-    return page("sign_in.html", problem=None)
+    return page("sign_in.html", request=request, problem=None)
 
 
 @router.post("/sign-in", dependencies=[Depends(auth.public())])
@@ -62,10 +60,10 @@ def signed_in(
     except NotAuthenticated as error:
         problem = problems.of_error(error)
         if report_id is not None:
-            return page("kept.html", status=401, problem=problem, report_id=report_id, text=text, seen=seen, csrf=None)
-        return page("sign_in.html", status=401, problem=problem)
+            return kept_page(request, problem, report_id, text, seen, csrf=None)
+        return page("sign_in.html", request=request, status=401, problem=problem)
     answer: Response = (
-        keep_after_sign_in(web, visitor, report_id, text, seen) if report_id else RedirectResponse("/", 303)
+        keep_after_sign_in(request, web, visitor, report_id, text, seen) if report_id else RedirectResponse("/", 303)
     )
     auth.set_cookie(answer, request, secret, web.settings)
     return answer
@@ -79,65 +77,57 @@ def signed_out(request: Request) -> Response:
     return answer
 
 
-@router.get("/")
-def worklist(
-    web: Door,
-    visitor: Annotated[Visitor, Depends(Look(Action.LIST_STUDIES))],
-    state: Annotated[StudyState | None, _Any, Query()] = None,
-    reading_state: Annotated[ReadingState | None, _Any, Query()] = None,
-    report_state: Annotated[ReportState | None, _Any, Query()] = None,
-    modality: Annotated[Short | None, Query()] = None,
-    lane: Annotated[Lane | None, _Any, Query()] = None,
-    cursor: Annotated[str | None, Query(max_length=300)] = None,
-) -> HTMLResponse:
-    """The worklist. A page that names patients is an event."""
-    by = visitor.principal
-    asked = {
-        "state": state,
-        "reading_state": reading_state,
-        "report_state": report_state,
-        "modality": (modality or "").strip() or None,
-        "lane": lane,
-    }
-    identified = may(by, Action.READ_IDENTITY)
-    with transaction(web.engine) as session:
-        rows, after = list_studies(session, by, Filters(**asked), limit=PAGE_ROWS, cursor=cursor)  # type: ignore[arg-type]  # one type a key
-        if identified and rows:
-            audit.write(session, "worklist_shown", by, count=len(rows), studies=[str(row.study.id) for row in rows])
-    chosen = {name: str(value) for name, value in asked.items() if value}
-    return page(
-        "worklist.html",
-        visitor=visitor,
-        rows=rows,
-        identified=identified,
-        chosen=chosen,
-        choices={
-            "state": [str(s) for s in StudyState],
-            "reading_state": [str(s) for s in ReadingState],
-            "report_state": [str(s) for s in ReportState],
-            "lane": [str(s) for s in Lane],
-        },
-        first=cursor is None,
-        query=urlencode(chosen),
-        live=f"/api/v1/studies?{urlencode({**chosen, 'limit': PAGE_ROWS})}",
-        older=f"/?{urlencode({**chosen, 'cursor': after})}" if after else None,
-    )
-
-
 @router.get("/studies/{study_instance_uid}")
 def study_shown(
     study_instance_uid: Uid,
+    request: Request,
     web: Door,
     visitor: Annotated[Visitor, Depends(Look(Action.READ_STUDY))],
     done: Annotated[str | None, Query(max_length=32)] = None,
 ) -> HTMLResponse:
     """A study: pictures, draft, report."""
-    return study_page(web, visitor, study_instance_uid, done=done)
+    return study_page(request, web, visitor, study_instance_uid, done=done)
+
+
+@router.get("/studies/{study_instance_uid}/tag")
+def study_watched(
+    study_instance_uid: Uid, request: Request, web: Door, visitor: Annotated[Visitor, Depends(Look(Action.READ_STUDY))]
+) -> Response:
+    """Whether a study has changed since its page was made: nothing of it is sent, so this is no opening."""
+    with transaction(web.engine) as session:
+        study = studies.find(session, study_instance_uid, visitor.principal)
+        tag = tag_of_study(session, study, visitor.principal)
+    return Response(None, 304 if request.headers.get("if-none-match") == tag else 204, {"ETag": tag})
+
+
+@router.post("/studies/{study_instance_uid}/close")
+def study_closed(
+    study_instance_uid: Uid,
+    request: Request,
+    web: Door,
+    visitor: Annotated[Visitor, Depends(Act(Action.CLOSE_STUDY))],
+) -> Response:
+    """An operator says that a receiving study is complete."""
+    return _operated(request, web, visitor, study_instance_uid, studies.close, "closed")
+
+
+@router.post("/studies/{study_instance_uid}/read")
+def study_taken_up(
+    study_instance_uid: Uid,
+    request: Request,
+    web: Door,
+    visitor: Annotated[Visitor, Depends(Act(Action.CLOSE_STUDY))],
+) -> Response:
+    """An operator has a skipped study read."""
+    return _operated(request, web, visitor, study_instance_uid, studies.read_skipped, "taken_up")
 
 
 @router.post("/studies/{study_instance_uid}/report")
 def report_begun(
-    study_instance_uid: Uid, web: Door, visitor: Annotated[Visitor, Depends(Act(Action.BEGIN_REPORT))]
+    study_instance_uid: Uid,
+    request: Request,
+    web: Door,
+    visitor: Annotated[Visitor, Depends(Act(Action.BEGIN_REPORT))],
 ) -> Response:
     """Begin a report by hand."""
     try:
@@ -147,7 +137,7 @@ def report_begun(
     except NotFound:
         raise
     except CountersignError as error:
-        return study_page(web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
+        return study_page(request, web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
     return RedirectResponse(f"/studies/{study_instance_uid}?done=begun", 303)
 
 
@@ -155,6 +145,7 @@ def report_begun(
 def conflict_decided(
     study_instance_uid: Uid,
     instance_id: uuid.UUID,
+    request: Request,
     web: Door,
     visitor: Annotated[Visitor, Depends(Act(Action.DECIDE_CONFLICT))],
     keep: Annotated[bool, Form()] = False,
@@ -168,7 +159,7 @@ def conflict_decided(
     except NotFound:
         raise
     except CountersignError as error:
-        return study_page(web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
+        return study_page(request, web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
     return RedirectResponse(f"/studies/{study_instance_uid}?done=decided", 303)
 
 
@@ -182,3 +173,16 @@ def reading_retried(
         study_id = session.get_one(Reading, reading_id).study_id
         uid = session.get_one(Study, study_id).study_instance_uid
     return RedirectResponse(f"/studies/{uid}?done=retried", 303)
+
+
+def _operated(
+    request: Request, web: Web, visitor: Visitor, study_instance_uid: str, verb: Callable[..., None], done: str
+) -> Response:
+    try:
+        with transaction(web.engine) as session:
+            verb(session, studies.find(session, study_instance_uid, visitor.principal).id, by=visitor.principal)
+    except NotFound:
+        raise
+    except CountersignError as error:
+        return study_page(request, web, visitor, study_instance_uid, kept=Kept(problems.of_error(error)))
+    return RedirectResponse(f"/studies/{study_instance_uid}?done={done}", 303)

@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
-from gateway.web.schemas import Problem
 from gateway.web.templating import page
 from record import errors
 from record.db import is_away
@@ -64,6 +64,12 @@ TITLES: Mapping[str, str] = {
 _FACTS = frozenset({"revision", "state", "former_state", "report_id", "count", "reason_code"})
 """Facts of an error that a client needs to go on; the rest stays inside."""
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 410: "erased", 413: "too_large", 503: "unavailable"}
+STATUS_OF = {kind.code: status for kind, status in STATUS.items()} | {
+    code: status for status, code in {**_HTTP_CODES, 500: "internal_error"}.items()
+}
+"""The status of every code of a problem; `invalid_request` is a 400 where a body cannot be read at all."""
+PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
+NOT_MODIFIED: dict[str, Any] = {"description": "Not Modified: what was sent with this `ETag` still stands"}
 _MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/openapi.json")
 RETRY_AFTER_S = "2"
 
@@ -94,15 +100,33 @@ def is_database_away(error: BaseException) -> bool:
     return is_away(error) or isinstance(error, PoolTimeout)
 
 
-def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What `/openapi.json` says of a route's errors."""
-    return {
-        status: {
-            "description": HTTPStatus(status).phrase,
-            "content": {"application/problem+json": {"schema": Problem.model_json_schema()}},
-        }
-        for status in sorted({401, 422, 503, *statuses})
-    }
+def answers(*what: int | str, body: bool = False) -> dict[int | str, dict[str, Any]]:
+    """What `/openapi.json` says of a route's errors.
+
+    Parameters
+    ----------
+    what
+        Codes of problems; or statuses, for all codes they may bear. What any route may answer is always there.
+    body
+        Whether the route takes a body, which may be unreadable or too large.
+    """
+    asked = {"not_authenticated", "not_permitted", "invalid_request", "internal_error", "unavailable"}
+    asked |= {code for each in what for code in ({each} if isinstance(each, str) else _codes_of(each))}
+    found: dict[int, set[str]] = {400: {"invalid_request"}} if body else {}
+    for code in asked | ({"too_large"} if body else set()):
+        found.setdefault(STATUS_OF[code], set()).add(code)
+    return {status: _answer(status, sorted(codes)) for status, codes in sorted(found.items())}
+
+
+def _codes_of(status: int) -> set[str]:
+    return {code for code, bears in STATUS_OF.items() if bears == status}
+
+
+def _answer(status: int, codes: Sequence[str]) -> dict[str, Any]:
+    told = "; ".join(f"`{code}`: {TITLES[code].lower()}" for code in codes)
+    examples = {code: {"value": describe(status, code, TITLES[code] + ".")} for code in codes}
+    content = {"application/problem+json": {"schema": PROBLEM_SCHEMA, "examples": examples}}
+    return {"description": f"{HTTPStatus(status).phrase}: {told}", "content": content}
 
 
 def answer(request: Request, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
@@ -118,7 +142,7 @@ def answer(request: Request, problem: Mapping[str, Any], headers: Mapping[str, s
     if status == 401 and request.method == "GET":
         return RedirectResponse("/sign-in", 303)
     extra.pop("WWW-Authenticate", None)
-    return page("problem.html", status=status, headers=extra, problem=problem)
+    return page("problem.html", request=request, status=status, headers=extra, problem=problem)
 
 
 def wants_page(request: Request) -> bool:
@@ -168,7 +192,14 @@ def _http(request: Request, error: Exception) -> Response:
         400: "The body of the request cannot be read.",
     }
     detail = details.get(error.status_code, HTTPStatus(error.status_code).phrase)
-    return answer(request, describe(error.status_code, code, detail), error.headers)
+    headers = {"Allow": ", ".join(_served(request))} if error.status_code == 405 else error.headers
+    return answer(request, describe(error.status_code, code, detail), headers)
+
+
+def _served(request: Request) -> list[str]:
+    """The methods that an address takes, by all routes of its template (RFC 9110, 15.5.6)."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes if route.path == routes[0].path for method in route.methods})
 
 
 def _database(request: Request, error: Exception) -> Response:

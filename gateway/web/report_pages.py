@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from gateway.web import problems
 from gateway.web.auth import Act, ActWithText, Look, TextKept, Visitor, client_address
 from gateway.web.context import Door, Web
+from gateway.web.languages import english
 from gateway.web.reports_api import save_text, sign
 from gateway.web.schemas import SignatureRequest
 from gateway.web.study_page import Kept, page_of_report, signing_page, study_of
@@ -23,9 +24,12 @@ from gateway.web.templating import page
 from record import reports
 from record.access import Action
 from record.db import transaction
-from record.errors import CountersignError, InvalidRequest, NotFound
+from record.errors import CountersignError, InvalidRequest, NotAuthenticated, NotFound
 from record.states import Guard
 
+SIGNED_IN_AGAIN = english("Signed in again")
+WRONG_PASSWORD = english("The password was wrong")
+NOTHING_SIGNED = "Nothing is signed, and the text is saved as it stands here. Type your password again."
 router = APIRouter(include_in_schema=False, prefix="/reports")
 Count = Annotated[int, Form(ge=0, le=1_000_000)]
 
@@ -38,6 +42,7 @@ def install(app: FastAPI) -> None:
 @router.post("/{report_id}/text")
 def text_saved(
     report_id: uuid.UUID,
+    request: Request,
     web: Door,
     visitor: Annotated[Visitor, Depends(ActWithText(Action.SAVE_REPORT))],
     seen: Count,
@@ -54,11 +59,11 @@ def text_saved(
     except NotFound:
         raise
     except CountersignError as error:
-        return page_of_report(web, visitor, report_id, Kept(problems.of_error(error), text))
+        return page_of_report(request, web, visitor, report_id, Kept(problems.of_error(error), text))
     except SQLAlchemyError as error:
         if not problems.is_database_away(error):
             raise
-        return kept_page(problems.of_away(), report_id, text, seen, csrf=visitor.csrf)
+        return kept_page(request, problems.of_away(), report_id, text, seen, csrf=visitor.csrf)
     if then == "sign":
         return RedirectResponse(f"/reports/{report_id}/sign", 303)
     if then == "preliminary":
@@ -66,17 +71,17 @@ def text_saved(
             with transaction(web.engine) as session:
                 reports.declare_preliminary(session, report_id, by=visitor.principal, seen=number)
         except CountersignError as error:
-            return page_of_report(web, visitor, report_id, Kept(problems.of_error(error)))
+            return page_of_report(request, web, visitor, report_id, Kept(problems.of_error(error)))
         return RedirectResponse(f"/studies/{uid}?done=preliminary", 303)
     return RedirectResponse(f"/studies/{uid}?done=saved", 303)
 
 
 @router.get("/{report_id}/sign")
 def signing_shown(
-    report_id: uuid.UUID, web: Door, visitor: Annotated[Visitor, Depends(Look(Action.SIGN_REPORT))]
+    report_id: uuid.UUID, request: Request, web: Door, visitor: Annotated[Visitor, Depends(Look(Action.SIGN_REPORT))]
 ) -> Response:
     """The page to sign on."""
-    return signing_page(web, visitor, report_id)
+    return signing_page(request, web, visitor, report_id)
 
 
 @router.post("/{report_id}/sign")
@@ -98,14 +103,18 @@ def signed(
         uid = study_of(web, visitor, report_id)
     except NotFound:
         raise
+    except NotAuthenticated as error:
+        wrong = problems.of_error(error) | {"title": WRONG_PASSWORD, "detail": NOTHING_SIGNED}
+        return signing_page(request, web, visitor, report_id, kept=Kept(wrong, reason=reason))
     except CountersignError as error:
-        return signing_page(web, visitor, report_id, kept=Kept(problems.of_error(error), reason=reason))
+        return signing_page(request, web, visitor, report_id, kept=Kept(problems.of_error(error), reason=reason))
     return RedirectResponse(f"/studies/{uid}?done=signed", 303)
 
 
 @router.post("/{report_id}/cancel")
 def cancelled(
     report_id: uuid.UUID,
+    request: Request,
     web: Door,
     visitor: Annotated[Visitor, Depends(Act(Action.CANCEL_REPORT))],
     seen: Count,
@@ -119,25 +128,37 @@ def cancelled(
     except NotFound:
         raise
     except CountersignError as error:
-        return page_of_report(web, visitor, report_id, Kept(problems.of_error(error), reason=reason))
+        return page_of_report(request, web, visitor, report_id, Kept(problems.of_error(error), reason=reason))
     return RedirectResponse(f"/studies/{uid}?done=cancelled", 303)
 
 
-def keep_after_sign_in(web: Web, visitor: Visitor, report_id: uuid.UUID, text: str, seen: int) -> HTMLResponse:
+def keep_after_sign_in(
+    request: Request, web: Web, visitor: Visitor, report_id: uuid.UUID, text: str, seen: int
+) -> HTMLResponse:
     """The editor again, with the text that an expired session had left, not yet saved."""
     again = problems.describe(200, "kept", "You are signed in again. Your text below is not saved yet.")
+    again["title"] = SIGNED_IN_AGAIN
     try:
-        return page_of_report(web, visitor, report_id, Kept(again, text))
+        return page_of_report(request, web, visitor, report_id, Kept(again, text))
     except CountersignError as error:
-        return kept_page(problems.of_error(error), report_id, text, seen, csrf=visitor.csrf)
+        return kept_page(request, problems.of_error(error), report_id, text, seen, csrf=visitor.csrf)
 
 
 def kept_page(
-    problem: dict[str, object], report_id: uuid.UUID, text: str, seen: int, *, csrf: str | None
+    request: Request, problem: dict[str, object], report_id: uuid.UUID, text: str, seen: int, *, csrf: str | None
 ) -> HTMLResponse:
     """A page that needs no database: what went wrong, the text, and the way to try again. Without csrf: sign in first."""
     status = int(str(problem["status"]))
-    return page("kept.html", status=status, problem=problem, report_id=report_id, text=text, seen=seen, csrf=csrf)
+    return page(
+        "kept.html",
+        request=request,
+        status=status,
+        problem=problem,
+        report_id=report_id,
+        text=text,
+        seen=seen,
+        csrf=csrf,
+    )
 
 
 def _text_kept(request: Request, error: Exception) -> Response:
@@ -149,7 +170,7 @@ def _text_kept(request: Request, error: Exception) -> Response:
         report_id = uuid.UUID(str(request.path_params.get("report_id")))
     except ValueError:
         return problems.answer(request, problem)
-    return kept_page(problem, report_id, error.text, error.seen, csrf=None)
+    return kept_page(request, problem, report_id, error.text, error.seen, csrf=None)
 
 
 def _signature(seen: int, shown: int, password: str, reasons: dict[Guard, str]) -> SignatureRequest:

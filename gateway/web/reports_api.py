@@ -27,16 +27,24 @@ from record.errors import IllegalMove, InvalidRequest, NotFound
 from record.reports import MAX_REASON
 
 router = APIRouter(prefix="/api/v1/reports", tags=["reports"])
-CHANGES = answers(403, 404, 409)
+_WORDS = "UNSIGNED\n\nFindings:\nThe lungs are clear.\n"
 MAX_LINES = 2000
 """Aligning a text with its former revision takes time that grows with the square of its lines."""
 
 
-@router.get("/{report_id}", response_model=ReportShown, responses=answers(403, 404, 410))
+@router.get(
+    "/{report_id}",
+    response_model=ReportShown,
+    responses={**answers(404, "erased"), 200: {"content": {"text/plain": {"example": _WORDS}}}},
+    summary="Read a report",
+)
 def report_shown(
     report_id: uuid.UUID, request: Request, web: Door, by: Annotated[Visitor, Depends(allow(Action.READ_SIGNED))]
 ) -> Any:
-    """A report. Everybody but physicians sees signed words only. `Accept: text/plain` gives the words with their banner."""
+    """A report. Everybody but physicians sees signed words only. `Accept: text/plain` gives the words with their banner.
+
+    Reading one is an event.
+    """
     with transaction(web.engine) as session:
         report = reports.find(session, report_id, by.principal)
         shown = show_report(session, report, by.principal)
@@ -57,11 +65,13 @@ def report_shown(
     return PlainTextResponse(shown.labelled_text) if wants_words else shown
 
 
-@router.put("/{report_id}/text", responses=CHANGES)
+@router.put(
+    "/{report_id}/text", responses=answers(404, "stale_revision", "illegal_move", body=True), summary="Save a text"
+)
 def text_saved(
     report_id: uuid.UUID, asked: SavedText, web: Door, by: Annotated[Visitor, Depends(allow(Action.SAVE_REPORT))]
 ) -> ReportShown:
-    """Save plain `text` or a structured `body` on top of the revision that was `seen`."""
+    """Save plain `text` or a structured `body` on top of the revision that was `seen`; newer words are a 409, not lost."""
     if (asked.text is None) == (asked.body is None):
         message = "Send either text or body."
         raise InvalidRequest(message)
@@ -74,7 +84,11 @@ def text_saved(
     return _as_it_stands(web, report_id, by)
 
 
-@router.post("/{report_id}/preliminary", responses=CHANGES)
+@router.post(
+    "/{report_id}/preliminary",
+    responses=answers(404, "stale_revision", "illegal_move", "conflict", body=True),
+    summary="Declare a report preliminary",
+)
 def declared_preliminary(
     report_id: uuid.UUID, asked: Seen, web: Door, by: Annotated[Visitor, Depends(allow(Action.DECLARE_PRELIMINARY))]
 ) -> ReportShown:
@@ -84,7 +98,11 @@ def declared_preliminary(
     )
 
 
-@router.post("/{report_id}/cancel", responses=CHANGES)
+@router.post(
+    "/{report_id}/cancel",
+    responses=answers(404, "stale_revision", "illegal_move", body=True),
+    summary="Cancel a report",
+)
 def cancelled(
     report_id: uuid.UUID, asked: Cancellation, web: Door, by: Annotated[Visitor, Depends(allow(Action.CANCEL_REPORT))]
 ) -> ReportShown:
@@ -97,7 +115,7 @@ def cancelled(
     )
 
 
-@router.post("/{report_id}/sign", responses=CHANGES)
+@router.post("/{report_id}/sign", responses=answers(404, 409, body=True), summary="Sign a report")
 def signed(
     report_id: uuid.UUID,
     asked: SignatureRequest,

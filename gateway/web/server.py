@@ -12,6 +12,7 @@ import uvicorn
 
 from gateway.web.app import create_app
 from record import log
+from record.parts import Beat, Pulse
 from record.settings import ApiSettings
 
 _logger = structlog.get_logger()
@@ -23,6 +24,7 @@ def main(settings: ApiSettings) -> int:
     """Serve until SIGTERM or SIGINT, let requests in flight end, and return the exit status."""
     log.configure("api")
     app = create_app(settings)
+    pulse = Pulse(Beat(app.state.web.engine, "api", settings.report_s), settings.report_s)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again after its clean stop
     server = uvicorn.Server(
@@ -33,6 +35,9 @@ def main(settings: ApiSettings) -> int:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Whom a proxy names as the client, and over which scheme: believed of the proxies that are named, of nobody else.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
             lifespan="off",
             timeout_keep_alive=_IDLE_S,
             timeout_graceful_shutdown=_GRACE_S,
@@ -40,7 +45,10 @@ def main(settings: ApiSettings) -> int:
         )
     )
     _logger.info("api_started", host=settings.http_host, port=settings.http_port)
+    pulse.start()
     server.run()
+    pulse.stop()
+    app.state.web.decoders.close()
     app.state.web.engine.dispose()
     _logger.info("api_stopped")
     return 0 if server.started else 1

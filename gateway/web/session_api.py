@@ -17,7 +17,7 @@ from gateway.web.schemas import Opened, Person, SignIn
 router = APIRouter(prefix="/api/v1/session", tags=["session"])
 
 
-@router.post("", responses=answers(403), dependencies=[Depends(auth.public())])
+@router.post("", responses=answers(body=True), dependencies=[Depends(auth.public())], summary="Sign in")
 def signed_in(asked: SignIn, request: Request, response: Response, web: Door) -> Opened:
     """Sign a person in: sets the session cookie and returns the CSRF token. Ten wrong passwords lock for five minutes."""
     auth.require_own_origin(request)
@@ -28,7 +28,7 @@ def signed_in(asked: SignIn, request: Request, response: Response, web: Door) ->
     return Opened(csrf=visitor.csrf, user=Person(id=by.id, printed_name=by.printed_name, role=by.role))
 
 
-@router.delete("", status_code=204, responses=answers(403))
+@router.delete("", status_code=204, responses=answers(), summary="Sign out")
 def signed_out(request: Request, response: Response, _by: Annotated[auth.Visitor, Depends(auth.allow(None))]) -> None:
     """Sign out: the session ends and the cookie is forgotten."""
     auth.sign_out(request, response)

@@ -6,35 +6,47 @@ event, written in the transaction that reads.
 
 from __future__ import annotations
 
+import hashlib
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
+from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.web.auth import Visitor
+from gateway.web.comparison import Compared, compare
 from gateway.web.context import Web
+from gateway.web.image_counts import count_images
+from gateway.web.languages import english
 from gateway.web.opened import report_history, show_report, show_study
 from gateway.web.schemas import DraftShown, PictureShown, ReadingShown, ReportRevisionShown, ReportShown, StudyShown
+from gateway.web.shown_series import ShownSeries, series_shown
 from gateway.web.studies_api import note_opening
 from gateway.web.templating import page
+from gateway.web.ways_on import WayOn, way_on
+from gateway.web.worklist import row_of
 from record import reports, studies
 from record.access import Action, Principal, may
+from record.body import SectionCode
 from record.db import transaction
 from record.models import Report, Study
 from record.states import LIVE_REPORT, SIGNED_REPORT, Purpose, ReadingState, ReportState, StudyState
 
 DONE = {
-    "saved": "Saved.",
-    "begun": "The report is begun. Nothing is in it yet.",
-    "preliminary": "Declared preliminary.",
-    "cancelled": "The report is cancelled.",
-    "signed": "Signed. The report is final.",
-    "decided": "The conflict is decided.",
-    "retried": "The reading is queued again.",
-    "unchanged": "Nothing has changed.",
+    "saved": english("Saved."),
+    "begun": english("The report is begun. Nothing is in it yet."),
+    "preliminary": english("Declared preliminary."),
+    "cancelled": english("The report is cancelled."),
+    "signed": english("Signed. The report is final."),
+    "decided": english("The conflict is decided."),
+    "retried": english("The reading is queued again."),
+    "closed": english("The study is closed; its reading is queued."),
+    "taken_up": english("The study will be read."),
 }
 """What a page says after a form; only these codes are taken from an address."""
 
@@ -56,6 +68,41 @@ class Opening:
     report: ReportShown | None
     history: list[ReportRevisionShown]
     current: ReadingShown | None
+    images: int
+    series: Sequence[ShownSeries] = ()
+
+    @property
+    def reason_code(self) -> str | None:
+        """Why there is no draft, if there is none and none will come by itself."""
+        ended = self.current is not None and self.current.state in {ReadingState.ABSTAINED, ReadingState.FAILED}
+        return self.study.reason_code if self.study.state == StudyState.SKIPPED or ended else None
+
+    @property
+    def way_on(self) -> WayOn | None:
+        """What that means, and what can be done about it."""
+        return way_on(self.reason_code)
+
+    @property
+    def offered(self) -> bool:
+        """Whether the newest draft is only offered beside the report."""
+        return self.draft is not None and self.draft.offered
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the report has no words."""
+        body = self.report.body if self.report else None
+        return not any(sentence["text"].strip() for sentence in _sentences(body))
+
+    @property
+    def compared(self) -> list[Compared]:
+        """What differs between the newest draft and the report."""
+        body = self.report.body if self.report else None
+        return compare(self.draft.body, body) if self.draft and body else []
+
+    @property
+    def headings(self) -> str:
+        """The headings that begin a section, as the editor takes them."""
+        return ", ".join(code.title for code in SectionCode)
 
     @property
     def draft(self) -> DraftShown | None:
@@ -110,7 +157,10 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     history = report_history(session, row) if row and may(by, Action.READ_REPORT) else []
     live = (r for r in shown.readings if r.purpose == Purpose.PRIMARY and r.state != ReadingState.SUPERSEDED)
     current = next((r for r in live if r.revision == shown.revision), None)
-    opening = Opening(shown, report, history, current)
+    images = count_images(session, [study]).get(study.id, 0)
+    seen = may(by, Action.READ_PICTURE)
+    series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
+    opening = Opening(shown, report, history, current, images, series)
     note_opening(
         session,
         study,
@@ -123,27 +173,43 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
 
 
 def study_page(
-    web: Web, visitor: Visitor, study_instance_uid: str, *, done: str | None = None, kept: Kept | None = None
+    request: Request,
+    web: Web,
+    visitor: Visitor,
+    study_instance_uid: str,
+    *,
+    done: str | None = None,
+    kept: Kept | None = None,
 ) -> HTMLResponse:
     """The study page."""
     with transaction(web.engine) as session:
         study = studies.find(session, study_instance_uid, visitor.principal)
+        tag = tag_of_study(session, study, visitor.principal)
         opening = open_study(session, study, visitor.principal)
     return page(
         "study.html",
+        request=request,
         status=kept.problem["status"] if kept else 200,
         visitor=visitor,
         opening=opening,
         study=opening.study,
         report=opening.report,
+        back=None if kept else f"/studies/{quote(study_instance_uid, safe='')}",
+        tag=tag,
         done=DONE.get(done or ""),
         kept=kept,
     )
 
 
-def page_of_report(web: Web, visitor: Visitor, report_id: uuid.UUID, kept: Kept) -> HTMLResponse:
+def tag_of_study(session: Session, study: Study, by: Principal) -> str:
+    """Another one after every change of the study that its page would show."""
+    seen = [row_of(session, study, by).item().model_dump_json(), study.revision]
+    return f'"{hashlib.sha256(repr(seen).encode()).hexdigest()[:32]}"'
+
+
+def page_of_report(request: Request, web: Web, visitor: Visitor, report_id: uuid.UUID, kept: Kept) -> HTMLResponse:
     """The study page of a report, with what could not be done."""
-    return study_page(web, visitor, study_of(web, visitor, report_id), kept=kept)
+    return study_page(request, web, visitor, study_of(web, visitor, report_id), kept=kept)
 
 
 def study_of(web: Web, visitor: Visitor, report_id: uuid.UUID) -> str:
@@ -153,7 +219,9 @@ def study_of(web: Web, visitor: Visitor, report_id: uuid.UUID) -> str:
         return session.get_one(Study, report.study_id).study_instance_uid
 
 
-def signing_page(web: Web, visitor: Visitor, report_id: uuid.UUID, *, kept: Kept | None = None) -> Response:
+def signing_page(
+    request: Request, web: Web, visitor: Visitor, report_id: uuid.UUID, *, kept: Kept | None = None
+) -> Response:
     """The page to sign on: the images, exactly the text that will be signed, and the password."""
     with transaction(web.engine) as session:
         report = reports.find(session, report_id, visitor.principal)
@@ -165,6 +233,7 @@ def signing_page(web: Web, visitor: Visitor, report_id: uuid.UUID, *, kept: Kept
         return RedirectResponse(f"/studies/{study.study_instance_uid}", 303)
     return page(
         "sign.html",
+        request=request,
         status=kept.problem["status"] if kept else 200,
         visitor=visitor,
         opening=opening,
@@ -172,3 +241,8 @@ def signing_page(web: Web, visitor: Visitor, report_id: uuid.UUID, *, kept: Kept
         report=opening.report,
         kept=kept,
     )
+
+
+def _sentences(body: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    for section in body["sections"] if body else ():
+        yield from section["sentences"]

@@ -19,8 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.web.auth import public
 from gateway.web.context import Door
-from gateway.web.problems import STATUS, TITLES
-from gateway.web.schemas import Ready
+from gateway.web.described import operations
+from gateway.web.problems import STATUS_OF, TITLES
+from gateway.web.schemas import Alive, Ready
 from gateway.web.templating import page
 from record.db import transaction
 from record.errors import NotFound
@@ -34,13 +35,19 @@ _MEDIA_TYPES = {
 }
 
 
-@router.get("/healthz", tags=["health"])
-def healthz() -> dict[str, str]:
-    """Whether this process answers."""
-    return {"status": "ok"}
+@router.get("/healthz", tags=["health"], summary="Whether this process answers")
+def healthz() -> Alive:
+    """Speaks for this process alone, not for the database nor for Redis."""
+    return Alive(status="ok")
 
 
-@router.get("/readyz", response_model=Ready, responses={503: {"model": Ready}}, tags=["health"])
+@router.get(
+    "/readyz",
+    response_model=Ready,
+    responses={503: {"model": Ready, "description": "Service Unavailable: the database does not answer"}},
+    tags=["health"],
+    summary="Whether this process can serve",
+)
 def readyz(web: Door) -> Any:
     """Whether this process can serve: 503 without the database; without Redis it is degraded, no more."""
     try:
@@ -63,16 +70,12 @@ def openapi(request: Request) -> JSONResponse:
 def docs(request: Request) -> HTMLResponse:
     """The API's description for reading; made here, since a page of ours loads nothing from elsewhere."""
     described = request.app.openapi()
-    operations = [
-        {"method": method.upper(), "path": path, **operation}
-        for path, methods in described["paths"].items()
-        for method, operation in methods.items()
-    ]
-    codes = sorted((kind.code, status, TITLES.get(kind.code, "")) for kind, status in STATUS.items())
+    codes = [(code, STATUS_OF[code], TITLES[code]) for code in sorted(STATUS_OF)]
     return page(
         "docs.html",
+        request=request,
         info=described["info"],
-        operations=operations,
+        operations=list(operations(described)),
         schemas=described["components"]["schemas"],
         codes=codes,
     )

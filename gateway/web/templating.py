@@ -1,21 +1,37 @@
 """Pages from templates: the Jinja environment and how values look on a page.
 
-Knows filters and escaping (always on). Does not know routes or the database.
+Knows filters, escaping (always on) and which language and colours a page is in. Does not know routes or the database.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from gateway.web import languages
 from record.body import SectionCode
 
 _FOLDER = Path(__file__).parent / "templates"
+_UNITS = (languages.english("d"), languages.english("h"), languages.english("min"))
+_SEXES = {"M": languages.english("M"), "F": languages.english("F"), "O": languages.english("O")}
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+"""An Age String (PS3.5, 6.2)."""
+_AGES = {
+    "D": languages.english("{count} d"),
+    "W": languages.english("{count} wk"),
+    "M": languages.english("{count} mo"),
+    "Y": languages.english("{count} y"),
+}
+APPEARANCE_COOKIE = "countersign_appearance"
+APPEARANCES = ("auto", "light", "dark")
 
 
 def _person(name: str) -> str:
@@ -31,6 +47,11 @@ def _day(date: str) -> str:
     return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date
 
 
+def _clock(time: str) -> str:
+    """A DICOM time for reading, to the minute: `093015.123` is `09:30`."""
+    return f"{time[:2]}:{time[2:4]}" if len(time) >= 4 and time[:4].isdecimal() else time
+
+
 def _moment(at: datetime | None) -> str:
     """A time of ours, in UTC to the second."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
@@ -41,16 +62,42 @@ def _minute(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _words(code: str | None) -> str:
-    """A code as words."""
-    return (code or "").replace("_", " ")
+def _since(language: str, at: datetime) -> str:
+    """How long ago a time of ours is, in the two units that matter."""
+    minutes = max(0, int((datetime.now(UTC) - at).total_seconds() // 60))
+    days, hours = minutes // 1440, minutes // 60
+    unit = {name: languages.translate(language, name) for name in _UNITS}
+    if days:
+        return f"{days} {unit['d']} {hours % 24} {unit['h']}"
+    return f"{hours} {unit['h']} {minutes % 60} {unit['min']}" if hours else f"{minutes} {unit['min']}"
+
+
+def _sex_age(language: str, who: Any) -> str:
+    """A patient's sex and age for reading: `F` and `045Y` are `F, 45 y`; without an age, that of the study's day."""
+    sex = languages.translate(language, _SEXES[who.patient_sex]) if who.patient_sex in _SEXES else who.patient_sex
+    return ", ".join(part for part in (sex, _age(language, who)) if part)
+
+
+def _age(language: str, who: Any) -> str:
+    stated = _AGE.fullmatch(who.patient_age.strip())
+    if stated:
+        return languages.translate(language, _AGES[stated[2]], count=int(stated[1]))
+    born, on = who.patient_birth_date, who.study_date
+    if who.patient_age or not (len(born) == len(on) == 8 and (born + on).isdecimal() and born <= on):
+        return str(who.patient_age)
+    years = (int(on) - int(born)) // 10_000
+    months = int(on[:4]) * 12 + int(on[4:6]) - int(born[:4]) * 12 - int(born[4:6]) - (on[6:] < born[6:])
+    unit, count = ("Y", years) if years >= 2 else ("M", months)
+    return languages.translate(language, _AGES[unit], count=count)
 
 
 def _section(code: str) -> str:
     return SectionCode(code).title
 
 
-def _environment() -> Environment:
+@cache
+def _environment(language: str) -> Environment:
+    """The templates in one language: `t("English sentence", …)`, `code|words` and `message|said`, also inside macros."""
     made = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -58,16 +105,63 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(person=_person, day=_day, moment=_moment, minute=_minute, words=_words, section=_section)
+    made.globals.update(t=partial(languages.translate, language), lang=languages.TAGS[language], area="")
+    made.filters.update(
+        person=_person,
+        day=_day,
+        clock=_clock,
+        moment=_moment,
+        minute=_minute,
+        section=_section,
+        since=partial(_since, language),
+        sex_age=partial(_sex_age, language),
+        words=partial(languages.of_code, language),
+        said=partial(languages.of_message, language),
+    )
     return made
 
 
-_templates = _environment()
-
-
 def page(
-    name: str, *, status: int = 200, headers: Mapping[str, str] | None = None, visitor: Any = None, **values: Any
+    name: str,
+    *,
+    request: Request,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    visitor: Any = None,
+    back: str | None = None,
+    **values: Any,
 ) -> HTMLResponse:
-    """One page."""
-    html = _templates.get_template(name).render(visitor=visitor, **values)
-    return HTMLResponse(html, status, headers)
+    """One page, in the language and the colours that the browser asks for.
+
+    Parameters
+    ----------
+    back
+        Where a choice of language comes back to; without it to the page itself, unless that answers a form.
+    """
+    language = languages.language_of(request, visitor.principal.site_id if visitor else None)
+    html = (
+        _environment(language)
+        .get_template(name)
+        .render(
+            visitor=visitor,
+            language=language,
+            languages=languages.NAMES,
+            appearance=appearance_of(request),
+            here=back or _here(request),
+            **values,
+        )
+    )
+    return HTMLResponse(html, status, {"Vary": "Cookie, Accept-Language", **(headers or {})})
+
+
+def appearance_of(request: Request) -> str:
+    """Light, dark, or as the device is set."""
+    chosen = request.cookies.get(APPEARANCE_COOKIE, "auto")
+    return chosen if chosen in APPEARANCES else "auto"
+
+
+def _here(request: Request) -> str | None:
+    """Where the page is, to come back to; None for the answer to a form, whose words would be lost."""
+    if request.method != "GET":
+        return None
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")

@@ -1,34 +1,53 @@
 """The worklist: studies of a site, newest change first, page by page.
 
-Knows the query, its filters and the cursor. Does not know who may ask, nor how a line is shown. A study that changes while
-somebody turns pages moves to the front; who must miss nothing asks again with `updated_since`.
+Knows the query, its filters, the cursor, the tag that moves with every visible change, and what is written of a list that
+was shown. A study that changes while somebody turns pages moves to the front; who must miss nothing asks again with
+`updated_since`.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, false, func, literal_column, select, tuple_
 from sqlalchemy.orm import Session
 
+from gateway.web import tabs
+from gateway.web.schemas import MAX_LIMIT as MAX_LIMIT  # noqa: PLC0414  the list's own word for it, for the pages
 from gateway.web.schemas import StudyItem
-from record.access import Principal, visible
+from record import audit
+from record.access import Action, Principal, may, require, visible
 from record.errors import InvalidRequest
-from record.models import Reading, Report, Study, StudyRevision
+from record.models import Draft, Instance, Reading, Report, Site, Study, StudyRevision
 from record.models.studies import NAME_WORDS
-from record.states import LIVE_REPORT, Lane, Purpose, ReadingState, ReportState, StudyState
+from record.states import LIVE_REPORT, SIGNED_REPORT, Lane, Purpose, ReadingState, ReportState, Role, StudyState
 
-MAX_LIMIT = 200
-_Rows = Select[Study, uuid.UUID, str, str | None, Report]
+_Rows = Select[Study, uuid.UUID, str, str | None, int, Report, list[str], str, bool]
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
 _BETWEEN_WORDS = dict.fromkeys(map(ord, "^=.,_/'-\\&|!():<>\x00"), " ")
 _ENDED = sorted(set(ReportState) - LIVE_REPORT)
+_IDENTIFYING = (
+    "patient_name",
+    "patient_id",
+    "patient_sex",
+    "patient_age",
+    "accession_number",
+    "study_description",
+    "study_date",
+)
+_OVER = frozenset({ReadingState.DONE, ReadingState.ABSTAINED, ReadingState.FAILED})
+_CONFLICT = (
+    select(Instance.id)
+    .where(Instance.study_id == Study.id, Instance.conflict_kind.is_not(None), Instance.conflict_decided_at.is_(None))
+    .exists()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +64,11 @@ class Search:
     study_date_from: date | None = None
     study_date_to: date | None = None
 
+    def asked(self) -> list[str]:
+        """The names of the fields that are asked for; those that are blank, or a lone ``*``, ask for nothing."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        return [name for name, value in given.items() if (value.strip(" *") if isinstance(value, str) else value)]
+
 
 @dataclass(frozen=True, slots=True)
 class Filters:
@@ -57,17 +81,24 @@ class Filters:
     lane: Lane | None = None
     updated_since: datetime | None = None
     search: Search | None = None
+    tab: tabs.Tab | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A study with its current primary reading and its live report."""
+    """A study with its current primary reading and its live report, as somebody may see it.
+
+    `flags` are codes: what anybody may know of the study, then, for who may read drafts, those of the current draft.
+    """
 
     study: Study
     reading_id: uuid.UUID | None
     reading_state: str | None
     reading_reason: str | None
     report: Report | None
+    site: str
+    flags: tuple[str, ...]
+    identified: bool
 
     @property
     def reason_code(self) -> str | None:
@@ -75,8 +106,9 @@ class Row:
         return self.study.skipped_code if self.study.state == StudyState.SKIPPED else self.reading_reason
 
     def item(self) -> StudyItem:
-        """The line as the API shows it: no patient data."""
+        """The line as the API shows it."""
         study = self.study
+        identity = {name: getattr(study, name) if self.identified else None for name in _IDENTIFYING}
         return StudyItem(
             study_instance_uid=study.study_instance_uid,
             state=study.state,
@@ -88,7 +120,13 @@ class Row:
             reason_code=self.reason_code,
             report_state=self.report.state if self.report else None,
             report_id=self.report.id if self.report else None,
+            site=self.site,
+            flags=list(self.flags),
+            created_at=study.created_at,
+            first_image_at=study.first_image_at,
+            last_image_at=study.last_image_at,
             updated_at=study.updated_at,
+            **identity,
         )
 
 
@@ -102,38 +140,138 @@ def list_studies(
     InvalidRequest
         The cursor is none of ours.
     """
-    statement = _narrow(_rows(by), filters).order_by(Study.updated_at.desc(), Study.id.desc()).limit(limit + 1)
-    if cursor is not None:
-        statement = statement.where(tuple_(Study.updated_at, Study.id) < tuple_(*_read(cursor)))
-    rows = [_row(found) for found in session.execute(statement).all()]
-    more = len(rows) > limit
-    return rows[:limit], _write(rows[limit - 1].study) if more else None
+    found = session.execute(_page(by, filters, limit, cursor)).all()
+    rows = [_row(each, by) for each in found]
+    if len(rows) <= limit:
+        return rows, None
+    last = rows[limit - 1].study
+    return rows[:limit], tabs.place_of(last) if filters.tab in tabs.WORK else _write(last)
+
+
+def count_up_to(session: Session, by: Principal, filters: Filters, most: int) -> int:
+    """How many studies there are, counted no further than `most`."""
+    found = _narrow(_rows(by), filters).with_only_columns(Study.id, maintain_column_froms=True).limit(most).subquery()
+    return session.scalar(select(func.count()).select_from(found)) or 0
+
+
+def tag_of(session: Session, by: Principal, filters: Filters, *, limit: int, cursor: str | None) -> str:
+    """The entity tag of a page as `by` sees it: another one after every visible change, found without making the page.
+
+    Ask before the page is read: what changes in between is then sent under the older tag, and sent again.
+    """
+    page = _page(by, filters, limit, cursor).with_only_columns(
+        func.concat_ws(
+            "|",
+            Study.id,
+            literal_column("studies.xmin::text"),  # another one after every change of the row
+            Site.name,
+            Reading.id,
+            Reading.state,  # a lease that is kept is no visible change
+            Reading.reason_code,
+            Reading.failures > 0,
+            Report.id,
+            literal_column("reports.xmin::text"),
+            Draft.id,
+            _CONFLICT,
+        ).label("line"),
+        maintain_column_froms=True,
+    )
+    lines = session.scalar(select(func.string_agg(page.subquery().c.line, "\n")))
+    seen_by = [str(by.role), *sorted(by.scopes), *StudyItem.model_fields]
+    return f'"{hashlib.sha256(json.dumps([seen_by, limit, lines]).encode()).hexdigest()[:32]}"'
+
+
+def note_shown(session: Session, by: Principal, rows: Sequence[Row]) -> None:
+    """A list that names patients goes out: one event. Without patients, or without lines, it is none."""
+    if any(row.identified for row in rows):
+        audit.write(session, "worklist_shown", by, count=len(rows), studies=[str(row.study.id) for row in rows])
+
+
+def search(
+    session: Session, by: Principal, filters: Filters, *, limit: int, cursor: str | None
+) -> tuple[list[Row], str | None]:
+    """Studies by what belongs to a patient, as `list_studies`; searching is an event, which never holds the words.
+
+    Raises
+    ------
+    NotPermitted
+        The role does not search.
+    InvalidRequest
+        Nothing is asked for, or the cursor is none of ours.
+    """
+    require(by, Action.SEARCH_STUDIES)
+    asked = filters.search.asked() if filters.search else []
+    if not asked:
+        message = "A search names a patient, an accession number or a study date. Without one, ask for the list."
+        raise InvalidRequest(message)
+    rows, after = list_studies(session, by, filters, limit=limit, cursor=cursor)
+    studies = [str(row.study.id) for row in rows]
+    audit.write(session, "studies_searched", by, fields=asked, count=len(rows), studies=studies)
+    return rows, after
 
 
 def row_of(session: Session, study: Study, by: Principal) -> Row:
     """The line of one study."""
-    return _row(session.execute(_rows(by).where(Study.id == study.id)).one())
+    return _row(session.execute(_rows(by).where(Study.id == study.id)).one(), by)
+
+
+def _page(by: Principal, filters: Filters, limit: int, cursor: str | None) -> _Rows:
+    statement = _narrow(_rows(by), filters).limit(limit + 1)
+    if filters.tab in tabs.WORK:
+        return tabs.ordered(statement, cursor)
+    if cursor is not None:
+        statement = statement.where(tuple_(Study.updated_at, Study.id) < tuple_(*_read(cursor)))
+    return statement.order_by(Study.updated_at.desc(), Study.id.desc())
 
 
 def _rows(by: Principal) -> _Rows:
-    statement = visible(select(Study, Reading.id, Reading.state, Reading.reason_code, Report), by)
+    columns = (Study, Reading.id, Reading.state, Reading.reason_code, Reading.failures, Report, Draft.flags, Site.name)
+    statement = visible(select(*columns, _CONFLICT), by)
+    if by.role == Role.INTAKE:  # sees its own; no door takes instances from a token or a person yet
+        statement = statement.where(false())
     return (
-        statement.outerjoin(
-            StudyRevision, (StudyRevision.study_id == Study.id) & (StudyRevision.number == Study.revision)
-        )
+        statement.join(Site, Site.id == Study.site_id)
+        .outerjoin(StudyRevision, (StudyRevision.study_id == Study.id) & (StudyRevision.number == Study.revision))
         .outerjoin(
             Reading,
             (Reading.revision_id == StudyRevision.id)
             & (Reading.purpose == Purpose.PRIMARY)
             & (Reading.state != ReadingState.SUPERSEDED),
         )
+        .outerjoin(Draft, (Draft.reading_id == Reading.id) & Draft.erased_at.is_(None))
         .outerjoin(Report, (Report.study_id == Study.id) & Report.state.not_in(_ENDED))
     )
 
 
-def _row(found: Sequence[Any]) -> Row:
-    study, reading_id, state, reason_code, report = found
-    return Row(study, reading_id, state, reason_code if state in {"abstained", "failed"} else None, report)
+def _row(found: Sequence[Any], by: Principal) -> Row:
+    study, reading_id, state, reason_code, failures, report, draft_flags, site, conflict = found
+    flags = [code for code, stands in _standing(study, state, failures or 0, report, conflict=conflict) if stands]
+    if may(by, Action.READ_DRAFT):
+        flags += draft_flags or []
+    return Row(
+        study,
+        reading_id,
+        state,
+        reason_code if state in {ReadingState.ABSTAINED, ReadingState.FAILED} else None,
+        report,
+        site,
+        tuple(dict.fromkeys(flags)),
+        may(by, Action.READ_IDENTITY),
+    )
+
+
+def _standing(
+    study: Study, reading_state: str | None, failures: int, report: Report | None, *, conflict: bool
+) -> list[tuple[str, bool]]:
+    """What anybody may know of a study, and whether it is so."""
+    open_report = report is not None and report.state not in SIGNED_REPORT
+    return [
+        ("conflict", conflict),
+        ("outdated", open_report and report is not None and report.study_revision < study.revision),
+        ("receiving_late", study.state == StudyState.RECEIVING and study.revision > 0),
+        ("retrying", failures > 0 and reading_state not in {None, *_OVER}),
+        ("erased", study.erased_at is not None),
+    ]
 
 
 def _narrow(statement: _Rows, filters: Filters) -> _Rows:
@@ -147,6 +285,8 @@ def _narrow(statement: _Rows, filters: Filters) -> _Rows:
     for column, value in wanted:
         if value is not None:
             statement = statement.where(column == value)
+    if filters.tab is not None and (holds := tabs.condition(filters.tab)) is not None:
+        statement = statement.where(holds)
     if filters.updated_since is not None:
         statement = statement.where(Study.updated_at >= filters.updated_since)
     return _find(statement, filters.search) if filters.search else statement

@@ -17,6 +17,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+runs_from = "0001"  # the oldest revision whose programs still work on the schema this leaves behind
 
 
 def upgrade() -> None:

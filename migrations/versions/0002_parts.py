@@ -13,6 +13,7 @@ revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
+runs_from = "0001"  # the oldest revision whose programs still work on the schema this leaves behind
 
 
 def upgrade() -> None:

@@ -13,6 +13,7 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+runs_from = "0001"  # the oldest revision whose programs still work on the schema this leaves behind
 
 _NAME_WORDS = "to_tsvector('simple'::regconfig, translate(patient_name, '^=.,_/''-', '        '))"
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from record import accounts
 from record.db import transaction
 from record.states import Role
 from tests.conftest import FreshDatabase
@@ -165,3 +166,103 @@ def test_a_token_needs_no_csrf_token(desk: Desk) -> None:
     problem(desk.machine(Role.OPERATOR).post(f"/api/v1/studies/{study_uid}/report"), 403, "not_permitted")
     detail = desk.machine(Role.OPERATOR).post(f"/api/v1/studies/{study_uid}/report").json()["detail"]
     assert "reports:begin" in detail
+
+
+def test_a_lock_ends_by_itself_and_counts_anew(desk: Desk) -> None:
+    login = desk.user(Role.RESIDENT, login="patient")
+    client, right = desk.client(), {"login": login, "password": PASSWORD}
+    for _ in range(10):
+        problem(client.post("/api/v1/session", json=right | {"password": "wrong"}), 401, "not_authenticated")
+    problem(client.post("/api/v1/session", json=right), 401, "not_authenticated")
+    with transaction(desk.engine) as session:
+        left = session.scalar(text("SELECT locked_until - now() FROM users WHERE login = 'patient'"))
+    assert 290 < left.total_seconds() <= 300
+    change(desk, "UPDATE users SET locked_until = now() WHERE login = 'patient'")
+    problem(client.post("/api/v1/session", json=right | {"password": "wrong"}), 401, "not_authenticated")
+    assert client.post("/api/v1/session", json=right).status_code == 200, "one more wrong one locks nobody"
+
+
+def test_wrong_passwords_at_signing_lock_as_those_at_the_door(desk: Desk) -> None:
+    client = desk.signed_in(Role.ATTENDING, login="signer")
+    signing = f"/api/v1/reports/{desk.report_of(desk.study()).id}/sign"
+    for _ in range(10):
+        asked = {"seen": 1, "shown": 1, "password": "wrong"}
+        problem(client.post(signing, json=asked), 401, "not_authenticated")
+    problem(client.post(signing, json={"seen": 1, "shown": 1, "password": PASSWORD}), 401, "not_authenticated")
+
+
+def test_a_person_who_is_disabled_is_out_at_once_everywhere(desk: Desk) -> None:
+    clients = [desk.signed_in(Role.ATTENDING, login="leaving") for _ in range(2)]
+    with transaction(desk.engine) as session:
+        accounts.disable_user(session, "leaving")
+    for client in clients:
+        problem(client.get("/api/v1/studies"), 401, "not_authenticated")
+    problem(
+        desk.client().post("/api/v1/session", json={"login": "leaving", "password": PASSWORD}), 401, "not_authenticated"
+    )
+
+
+def test_activity_prolongs_no_session_beyond_its_end(desk: Desk) -> None:
+    client = desk.signed_in(Role.ATTENDING, login="busy")
+    ends = "SELECT max(expires_at) FROM user_sessions s JOIN users u ON u.id = s.user_id WHERE login = 'busy'"
+    with transaction(desk.engine) as session:
+        before = session.scalar(text(ends))
+    change(desk, "UPDATE user_sessions SET seen_at = now() - interval '10 minutes'")
+    assert client.get("/api/v1/studies").status_code == 200
+    with transaction(desk.engine) as session:
+        assert session.scalar(text(ends)) == before
+
+
+def test_every_sign_in_is_another_secret_and_a_chosen_one_is_worth_nothing(desk: Desk) -> None:
+    first, second = desk.signed_in(Role.ATTENDING), desk.signed_in(Role.ATTENDING)
+    assert first.cookies["countersign_session"] != second.cookies["countersign_session"]
+    fixed = desk.client()
+    fixed.cookies.set("countersign_session", "chosen-by-somebody-else")
+    answer = fixed.post("/api/v1/session", json={"login": desk.user(Role.ATTENDING), "password": PASSWORD})
+    assert "chosen-by-somebody-else" not in answer.headers["set-cookie"]
+
+
+def test_passwords_are_stored_as_argon2id(desk: Desk) -> None:
+    login = desk.user(Role.ATTENDING)
+    with transaction(desk.engine) as session:
+        stored = session.scalar(text("SELECT password_hash FROM users WHERE login = :login").bindparams(login=login))
+    assert str(stored).startswith("$argon2id$v=19$")
+    assert accounts._WASTED.startswith(
+        "$argon2id$v=19$m=65536,t=3,p=4$"
+    )  # made by the product's own hasher, not the tests'
+
+
+def test_a_wrong_token_is_not_forgiven_for_a_right_cookie(desk: Desk) -> None:
+    client = desk.signed_in(Role.ATTENDING)
+    problem(client.get("/api/v1/studies", headers={"Authorization": "Bearer cs_x"}), 401, "not_authenticated")
+
+
+def test_a_token_that_has_expired_is_nobody(desk: Desk) -> None:
+    client = desk.machine(Role.OPERATOR, site="elsewhere")
+    change(desk, "UPDATE tokens SET expires_at = now() WHERE role = 'operator'")
+    problem(client.get("/api/v1/studies"), 401, "not_authenticated")
+    change(desk, "UPDATE tokens SET expires_at = NULL WHERE role = 'operator'")
+
+
+def test_over_tls_browsers_are_told_to_stay_there_and_unencrypted_pages_change_nothing(desk: Desk) -> None:
+    asked = {"login": desk.user(Role.ATTENDING), "password": PASSWORD}
+    plain, encrypted = desk.client(), desk.client(base_url="https://testserver")
+    assert "strict-transport-security" not in plain.post("/api/v1/session", json=asked).headers
+    answer = encrypted.post("/api/v1/session", json=asked, headers={"Origin": "https://testserver"})
+    assert answer.status_code == 200
+    assert answer.headers["strict-transport-security"] == "max-age=31536000"
+    assert answer.headers["cache-control"] == "no-store"
+    unencrypted = {"Origin": "http://testserver"}
+    problem(encrypted.post("/api/v1/session", json=asked, headers=unencrypted), 403, "not_permitted")
+    behind_a_proxy = {"Origin": "https://testserver"}  # which has not said so: the scheme is the proxy's business
+    assert plain.post("/api/v1/session", json=asked, headers=behind_a_proxy).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_what_a_foreign_form_can_send_is_no_body_of_the_api(desk: Desk, kind: str) -> None:
+    client = desk.signed_in(Role.ATTENDING)
+    where, asked = "/api/v1/studies/search", json.dumps({"patient_id": "P1"})
+    csrf = client.headers.pop("X-CSRF-Token")
+    problem(client.post(where, content=asked, headers={"Content-Type": kind}), 403, "not_permitted")
+    headers = {"Content-Type": kind, "X-CSRF-Token": csrf}
+    assert client.post(where, content=asked, headers=headers).status_code in {400, 422}

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from record import admission
+from record import admission, studies
 from record.body import BANNER_DRAFT
 from record.db import transaction
 from record.states import Role
 from tests.conftest import FreshDatabase
-from tests.records import arrival
+from tests.records import arrival, study_of
 from tests.web_records import Desk, desk_on, problem
 
 ITEM = {
@@ -27,8 +27,29 @@ ITEM = {
     "reason_code",
     "report_state",
     "report_id",
+    "patient_name",
+    "patient_id",
+    "patient_sex",
+    "patient_age",
+    "accession_number",
+    "study_description",
+    "study_date",
+    "site",
+    "flags",
+    "created_at",
+    "first_image_at",
+    "last_image_at",
     "updated_at",
 }
+IDENTITY = (
+    "patient_name",
+    "patient_id",
+    "patient_sex",
+    "patient_age",
+    "accession_number",
+    "study_description",
+    "study_date",
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +70,8 @@ def test_a_line_of_the_list_says_where_the_study_stands_and_nothing_of_the_patie
     assert answer.status_code == 200
     (line,) = answer.json()["items"]
     assert line.keys() == ITEM
-    assert line | {"report_id": "", "updated_at": ""} == {
+    times = ("created_at", "first_image_at", "last_image_at", "updated_at")
+    assert {name: value for name, value in line.items() if name not in times} | {"report_id": ""} == {
         "study_instance_uid": study_uid,
         "state": "ready",
         "revision": 1,
@@ -60,11 +82,129 @@ def test_a_line_of_the_list_says_where_the_study_stands_and_nothing_of_the_patie
         "reason_code": None,
         "report_state": "draft",
         "report_id": "",
-        "updated_at": "",
+        "site": "main",
+        "flags": [],
+        **dict.fromkeys(IDENTITY),
     }
+    assert all(line[name] for name in times)
     assert line["report_id"] == str(alone.report_of(study_uid).id)
     assert "CANARY" not in answer.text
+    assert answer.headers["cache-control"] == "private, no-cache"
     assert not alone.events("worklist_shown")
+
+
+@pytest.mark.parametrize("role", [Role.RESIDENT, Role.ATTENDING, Role.OPERATOR])
+def test_a_list_that_names_patients_goes_to_who_may_see_them_and_is_one_event(alone: Desk, role: Role) -> None:
+    study_uid = alone.study(patient_name="DOE^JANE", patient_id="P1", accession_number="A1", patient_sex="F")
+    client = alone.signed_in(role)
+    answer = client.get("/api/v1/studies")
+    (line,) = answer.json()["items"]
+    assert (line["patient_name"], line["patient_id"], line["accession_number"]) == ("DOE^JANE", "P1", "A1")
+    assert line["patient_sex"] == "F"
+    assert answer.headers["cache-control"] == "no-store", "what names a patient is kept nowhere"
+    (told,) = alone.events("worklist_shown")
+    assert told == {"count": 1, "studies": [id_of(alone, study_uid)]}
+    again = client.get("/api/v1/studies", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304
+    watched = client.head("/api/v1/studies")
+    assert (watched.status_code, watched.content, watched.headers["etag"]) == (200, b"", answer.headers["etag"])
+    assert client.head("/api/v1/studies", headers={"If-None-Match": answer.headers["etag"]}).status_code == 304
+    assert client.get("/api/v1/studies?modality=MR").json()["items"] == []
+    assert len(alone.events("worklist_shown")) == 1, "what was not sent is none"
+
+
+def test_one_role_s_list_is_never_taken_for_another_s(alone: Desk) -> None:
+    alone.study()
+    tags = {alone.machine(role).get("/api/v1/studies").headers["etag"] for role in (Role.OPERATOR, Role.DASHBOARD)}
+    tags.add(alone.machine(Role.DASHBOARD, "drafts:read").get("/api/v1/studies").headers["etag"])
+    assert len(tags) == 3
+
+
+CHANGES = {
+    "a lane": "UPDATE studies SET lane = 'stat'",
+    "a name that was corrected": "UPDATE studies SET patient_name = 'OTHER'",
+    "a reading that was claimed": "UPDATE readings SET state = 'prepared', model = 'phantom'",
+    "a reading that fails again": "UPDATE readings SET failures = 1",
+    "a report that was saved": "UPDATE reports SET revision = revision + 1",
+    "a site's name": "UPDATE sites SET name = 'renamed' WHERE name = 'main'",
+    "a conflict": "UPDATE instances SET conflict_kind = 'bytes'",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_the_tag_moves_with_every_visible_change(alone: Desk, change: str) -> None:
+    study_uid = alone.study()
+    alone.study(ends="queued")
+    client = alone.machine(Role.DASHBOARD)
+    tag = {"If-None-Match": client.get("/api/v1/studies").headers["etag"]}
+    with transaction(alone.engine) as session:
+        session.execute(text("UPDATE readings SET rank = 7"))
+    assert client.get("/api/v1/studies", headers=tag).status_code == 304, "what nobody sees is no change"
+    with transaction(alone.engine) as session:
+        session.execute(text(change + (" WHERE state = 'queued'" if "readings" in change else "")))
+    answer = client.get("/api/v1/studies", headers=tag)
+    assert answer.status_code == 200
+    assert answer.headers["etag"] != tag["If-None-Match"]
+    assert study_uid in answer.text
+
+
+def test_a_line_s_flags_tell_what_stands_out(alone: Desk) -> None:
+    study_uid = alone.study()
+    with transaction(alone.engine) as session:
+        admission.admit(session, [arrival(study_uid)])
+        admission.admit(session, [arrival(study_uid, patient_id="P2")])
+
+    def flags(*scopes: str) -> list[str]:
+        (line,) = alone.machine(Role.DASHBOARD, *scopes).get("/api/v1/studies").json()["items"]
+        return list(line["flags"])
+
+    assert flags() == ["conflict", "receiving_late"]
+    assert flags("drafts:read") == ["conflict", "receiving_late", "low_confidence"], "the draft's, for who may read it"
+    with transaction(alone.engine) as session:
+        session.execute(text("UPDATE instances SET conflict_decided_at = now() WHERE conflict_kind IS NOT NULL"))
+        study = study_of(session, study_uid)
+        session.refresh(study, with_for_update=True)
+        studies.freeze(session, study, "test", {})
+    assert flags() == ["outdated"]
+    with transaction(alone.engine) as session:
+        session.execute(text("UPDATE readings SET failures = 2 WHERE state = 'queued'"))
+    assert flags() == ["outdated", "retrying"]
+
+
+@pytest.mark.parametrize("query", ["sate=ready", "patient_name=CANARY", "state=ready&state=skipped", "limit=2&CANARY"])
+def test_a_parameter_that_is_none_or_stands_twice_is_refused_by_name(desk: Desk, query: str) -> None:
+    client = desk.machine(Role.DASHBOARD)
+    detail = problem(client.get(f"/api/v1/studies?{query}"), 422, "invalid_request")["detail"]
+    assert "modality" in detail or "state" in detail
+    problem(client.get(f"/api/v1/studies/1.2.3?{query}"), 422, "invalid_request")
+
+
+def test_an_intake_sees_nothing_that_others_sent(desk: Desk) -> None:
+    desk.study()
+    assert desk.machine(Role.INTAKE).get("/api/v1/studies").json()["items"] == []
+
+
+def test_a_list_costs_as_many_queries_as_it_has_none(alone: Desk) -> None:
+    client, asked = alone.machine(Role.OPERATOR), []
+    client.get("/api/v1/studies")
+    from sqlalchemy import event
+
+    @event.listens_for(alone.engine, "before_cursor_execute")
+    def count(*_: object) -> None:
+        asked.append(1)
+
+    client.get("/api/v1/studies")
+    nothing = len(asked)
+    for _ in range(5):
+        alone.study()
+    asked.clear()
+    client.get("/api/v1/studies")
+    assert len(asked) <= nothing + 1, "the event"
+
+
+def id_of(desk: Desk, study_uid: str) -> str:
+    with transaction(desk.engine) as session:
+        return str(study_of(session, study_uid).id)
 
 
 def test_a_study_without_a_draft_says_why(desk: Desk) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy.orm import Session
 
-from record import accounts
+from record import sites
 from record.db import connect, transaction
 from record.errors import Conflict, InvalidRequest
 from tests.conftest import FreshDatabase
@@ -22,10 +22,10 @@ def session(database: FreshDatabase) -> Iterator[Session]:
 
 
 def test_a_sender_is_let_in_once(session: Session) -> None:
-    peer = accounts.add_peer(session, site=None, ae_title="PACS ", address="10.0.0.9")
+    peer = sites.add_peer(session, site=None, ae_title="PACS ", address="10.0.0.9")
     assert (peer.ae_title, peer.address) == ("PACS", "10.0.0.9")
     with pytest.raises(Conflict):
-        accounts.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9")
+        sites.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9")
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_a_sender_is_let_in_once(session: Session) -> None:
 )
 def test_what_is_no_sender_is_refused(session: Session, ae_title: str, address: str) -> None:
     with pytest.raises(InvalidRequest):
-        accounts.add_peer(session, site=None, ae_title=ae_title, address=address)
+        sites.add_peer(session, site=None, ae_title=ae_title, address=address)

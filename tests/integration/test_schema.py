@@ -1,47 +1,131 @@
-"""A program on an older schema says which command helps; one whose database is away starts and waits."""
+"""Which schema a program works on: its own release's or the next one's; anything else is refused with what helps."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import text
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
 
 from record.db import connect
 from record.errors import Misconfigured
-from record.migrate import require_current_at
+from record.migrate import Schema, config, own_revision, require_current_at, schema_of, upgrade
 from tests.conftest import FreshDatabase
 
+OWN = own_revision()
+NEXT = f"{int(OWN) + 1:04}"
 
-def test_an_older_schema_is_refused_with_the_command_that_helps(database: FreshDatabase) -> None:
-    require_current_at(database.url)
-    owner = connect(database.owner_url)
+
+@pytest.fixture
+def owner(database: FreshDatabase) -> Iterator[Engine]:
+    made = connect(database.owner_url)
+    yield made
+    made.dispose()
+
+
+def change(owner: Engine, *statements: str) -> None:
     with owner.begin() as connection:
         connection.execute(text("RESET ROLE"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0000'"))
-    owner.dispose()
+        for statement in statements:
+            connection.execute(text(statement))
+
+
+def pretend(owner: Engine, revision: str, runs_from: str | None) -> None:
+    """A schema that some other release has left behind."""
+    told = f"'countersign: runs_from={runs_from}'" if runs_from else "NULL"
+    change(
+        owner, f"UPDATE alembic_version SET version_num = '{revision}'", f"COMMENT ON TABLE alembic_version IS {told}"
+    )
+
+
+def test_the_schema_says_which_programs_can_work_on_it(database: FreshDatabase, owner: Engine) -> None:
+    with owner.connect() as connection:
+        assert schema_of(connection) == Schema(OWN, "0001")
+    programs = connect(database.url)  # the programs' role reads it as well
+    with programs.connect() as connection:
+        assert schema_of(connection) == Schema(OWN, "0001")
+    programs.dispose()
+
+
+def test_every_migration_names_the_programs_that_can_work_on_it_and_that_never_falls() -> None:
+    scripts = sorted(ScriptDirectory.from_config(config()).walk_revisions(), key=lambda script: script.revision)
+    named = [(int(script.revision), int(script.module.runs_from)) for script in scripts]
+    assert [revision for revision, _ in named] == list(range(1, len(named) + 1))
+    assert all(oldest <= revision for revision, oldest in named)
+    assert [oldest for _, oldest in named] == sorted(oldest for _, oldest in named)
+
+
+def test_an_older_schema_is_refused_with_the_command_that_helps(database: FreshDatabase, owner: Engine) -> None:
+    require_current_at(database.url)
+    pretend(owner, "0000", None)
     with pytest.raises(Misconfigured, match="countersign migrate"):
         require_current_at(database.url)
 
 
-def test_a_part_on_an_older_schema_ends_with_a_sentence(database: FreshDatabase, tmp_path: object) -> None:
-    owner = connect(database.owner_url)
-    with owner.begin() as connection:
-        connection.execute(text("RESET ROLE"))
-        connection.execute(text("DELETE FROM alembic_version"))
-    owner.dispose()
+def test_the_next_releases_schema_is_worked_on_and_not_migrated(database: FreshDatabase, owner: Engine) -> None:
+    pretend(owner, f"{int(OWN) + 5:04}", OWN)  # one release may bring several migrations
+    require_current_at(database.url)
+    assert not upgrade(database.owner_url)
+
+
+@pytest.mark.parametrize("runs_from", [NEXT, None])
+def test_the_schema_of_a_release_after_that_is_refused(
+    database: FreshDatabase, owner: Engine, runs_from: str | None
+) -> None:
+    pretend(owner, f"{int(OWN) + 5:04}", runs_from)
+    with pytest.raises(Misconfigured, match="made by a later release"):
+        require_current_at(database.url)
+    with pytest.raises(Misconfigured, match="Nothing was changed"):
+        upgrade(database.owner_url)
+
+
+def test_a_revision_that_is_none_of_ours_is_refused(database: FreshDatabase, owner: Engine) -> None:
+    pretend(owner, "a1b2c3", None)
+    with pytest.raises(Misconfigured, match="none of countersign's"):
+        require_current_at(database.url)
+
+
+def test_a_part_on_an_older_schema_ends_with_a_sentence(
+    database: FreshDatabase, owner: Engine, tmp_path: object
+) -> None:
+    change(owner, "DELETE FROM alembic_version")
+    told = part(database, tmp_path)
+    assert "countersign migrate" in told
+
+
+def test_a_part_and_the_migration_on_a_later_schema_end_with_a_sentence(
+    database: FreshDatabase, owner: Engine, tmp_path: object
+) -> None:
+    pretend(owner, NEXT, NEXT)
+    assert "made by a later release" in part(database, tmp_path)
+    assert "made by a later release" in command(database, tmp_path, "migrate")
+
+
+def part(database: FreshDatabase, store: object) -> str:
+    """What the sweep says when it will not start."""
+    return command(database, store, "gateway", "sweep")
+
+
+def command(database: FreshDatabase, store: object, *verb: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "gateway", "gateway", "sweep"],
-        env={"DATABASE_URL": database.url, "COUNTERSIGN_STORE": str(tmp_path), "PATH": "/usr/bin:/bin"},
+        [sys.executable, "-P", "-m", "gateway", *verb],
+        env={
+            "DATABASE_URL": database.url,
+            "COUNTERSIGN_OWNER_DATABASE_URL": database.owner_url,
+            "COUNTERSIGN_STORE": str(store),
+            "PATH": "/usr/bin:/bin",
+        },
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
     assert done.returncode == 1
-    assert "countersign migrate" in done.stderr
     assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def test_a_database_that_is_away_is_no_reason_to_refuse() -> None:

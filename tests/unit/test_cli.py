@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from gateway import cli
+from gateway.commands.output import print_table
 from gateway.launcher import folder as folders
 from gateway.launcher.folder import DataFolder, State
 from record.errors import Misconfigured
@@ -19,7 +21,13 @@ from record.settings import ListenerSettings, WorkerSettings, load, valid_ae_tit
 ADMIN_VERBS = [
     ("users", "add", "chief", "--role", "attending", "--name", "Chief"),
     ("tokens", "add", "board", "--role", "dashboard"),
+    ("tokens", "revoke", "board"),
+    ("users", "disable", "chief"),
     ("peers", "add", "CT1", "10.0.0.9"),
+    ("peers", "remove", "CT1", "10.0.0.9"),
+    ("sites", "list"),
+    ("studies", "list"),
+    ("studies", "retry", "1.2.3"),
     ("verify",),
 ]
 
@@ -211,3 +219,100 @@ def test_phantoms_that_cannot_be_written_are_a_sentence(tmp_path):
     assert code == 1
     assert "cannot be written" in told
     assert "Traceback" not in told
+
+
+# --- every verb, taken from the command itself ----------------------------------------------------------------------
+
+
+def verbs(command=cli.cli, name=()):
+    """Every verb and group below the command, by its words."""
+    for word in command.list_commands(click.Context(command)) if isinstance(command, click.Group) else ():
+        yield (*name, word), command.commands[word]
+        yield from verbs(command.commands[word], (*name, word))
+
+
+VERBS = {" ".join(name): verb for name, verb in verbs() if name[0] != "worker"}  # whose verbs are the worker's own
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_help_of_every_verb_says_why_and_shows_an_example(verb):
+    told = CliRunner().invoke(cli.cli, [*verb.split(), "--help"])
+    assert told.exit_code == 0
+    lines = told.output.splitlines()
+    assert "  Example:" in lines, told.output
+    examples = lines[lines.index("  Example:") + 1 :]
+    assert any(
+        f"countersign {verb}".split()[:2] == line.split()[:2] or f"countersign {verb}" in line for line in examples
+    )
+    assert VERBS[verb].help.strip().endswith(".")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_refuses_nonsense_in_a_sentence(countersign, usual, verb):
+    for nonsense in (
+        ["--no-such-option"],
+        ["\x1b[31m", "b", "c", "d", "--no-such"],
+        *([["nobody-knows-this"]] if isinstance(VERBS[verb], click.Group) else []),
+    ):
+        code, told = countersign(*verb.split(), *nonsense)
+        assert code == 2
+        assert told.splitlines()[-1].startswith("Error: ")
+        assert "\x1b" not in told
+
+
+def test_the_examples_of_every_verb_name_verbs_and_options_that_exist():
+    for verb, command in {"": cli.cli, **VERBS}.items():
+        for line in (command.epilog or "").splitlines()[2:]:
+            for part in line.split("|"):
+                words = part.split()
+                if "countersign" not in words:
+                    continue
+                words = words[words.index("countersign") + 1 :]
+                found, depth = cli.cli, 0
+                while isinstance(found, click.Group):
+                    found, depth = found.commands[words[depth]], depth + 1
+                known = {name for option in found.params for name in option.opts}
+                if found.name != "worker":
+                    assert {word for word in words[depth:] if word.startswith("--")} <= known, (verb, line)
+
+
+def test_the_help_lists_every_verb_once():
+    told = CliRunner().invoke(cli.cli, ["--help"]).output
+    for verb in VERBS:
+        if " " not in verb:
+            assert sum(line.split()[:1] == [verb] for line in told.splitlines() if line.startswith("  ")) == 1, verb
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_taught_our_verbs(shell):
+    told = CliRunner().invoke(cli.cli, ["completion", shell])
+    assert told.exit_code == 0
+    assert "_COUNTERSIGN_COMPLETE" in told.output
+
+
+def completed(monkeypatch, *words):
+    monkeypatch.setenv("COMP_WORDS", "countersign " + " ".join(words))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    monkeypatch.setenv("_COUNTERSIGN_COMPLETE", "bash_complete")
+    told = CliRunner().invoke(cli.cli, [], prog_name="countersign", complete_var="_COUNTERSIGN_COMPLETE")
+    return told.output.split()
+
+
+def test_a_shell_completes_verbs_roles_files_and_says_nothing_where_there_is_no_database(usual, monkeypatch):
+    assert completed(monkeypatch, "stud") == ["plain,studies"]
+    assert completed(monkeypatch, "users", "add", "x", "--role", "att") == ["plain,attending"]
+    assert completed(monkeypatch, "tokens", "add", "x", "--role", "att") == []  # a machine is no physician
+    assert completed(monkeypatch, "send", "/tmp/so")[0].startswith("file,")
+    assert completed(monkeypatch, "users", "list", "--site", "") == []
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/nothing")
+    assert completed(monkeypatch, "users", "list", "--site", "") == []
+
+
+def test_what_a_stranger_chose_cannot_move_the_terminals_cursor(capsys):
+    print_table(("NAME", "X"), [("a\x1b[2J\nb\u202e", 1), ("王小明", None), ("", "z")])
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME                 X",
+        "a\\x1b[2J\\x0ab\\u202e  1",
+        "王小明               -",
+        "-                    z",
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
 
@@ -63,6 +63,8 @@ def test_what_anybody_may_ask_is_known_by_name(app: FastAPI) -> None:
         ("GET", "/static/{name}"),
         ("GET", "/sign-in"),
         ("POST", "/sign-in"),
+        ("POST", "/language"),
+        ("POST", "/appearance"),
         ("POST", "/api/v1/session"),
     }
 
@@ -202,9 +204,11 @@ def test_the_templates_carry_no_script_and_no_style_of_their_own() -> None:
         assert text.count("<script") == text.count('<script src="/static/')
 
 
-def test_values_from_outside_are_escaped_on_a_page() -> None:
+def test_values_from_outside_are_escaped_on_a_page(app: FastAPI) -> None:
+    asked = {"path": '/"><script>', "query_string": b"<script>", "headers": []}
+    request = Request({"type": "http", "method": "GET", "app": app, **asked})
     shown = templating.page(
-        "problem.html", problem={"title": "<b>", "detail": '"><script>', "status": 400, "code": "x"}
+        "problem.html", request=request, problem={"title": "<b>", "detail": '"><script>', "status": 400, "code": "x"}
     )
     assert b"<script>" not in shown.body
     assert b"&lt;b&gt;" in shown.body

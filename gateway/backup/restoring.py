@@ -1,0 +1,202 @@
+"""Putting a backup back: into an empty data folder, or into servers and folders of one's own.
+
+Files first, each held against its sha256; the database last and in one transaction, so that nothing works on half a
+record. Then instances that came while the backup was taken, whose files are there without a row, go back into a spool.
+
+What only made sense in the life that is over ends: browser sessions, and the lists of running parts and workers. That the
+record was put back is an event of its own. Does not know where the servers come from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+
+from gateway.backup.shelf import Backup, Places, copy_durably, digest_of
+from gateway.respool import respool
+from gateway.spool import Spool, sync_folder
+from record import dump, migrate
+from record.access import SYSTEM
+from record.db import connect
+from record.errors import Misconfigured, NotFound, StoreFull
+from record.ids import new_id
+from record.store import Store
+
+MARGIN_BYTES = 256 * 1024 * 1024
+TELL_EVERY_S = 5.0
+_LIVING = ("workers", "parts")
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What came of it: files that were put back, those the backup holds damaged, and instances put back into a spool."""
+
+    files: int
+    damaged: tuple[str, ...] = ()
+    respooled: int = 0
+
+
+def check(backup: Backup) -> None:
+    """Read what everything else hangs on, before anything is touched.
+
+    Raises
+    ------
+    Misconfigured
+        A later release wrote it, or its listing, its database or its secrets are damaged.
+    """
+    own = migrate.own_revision()
+    if int(backup.dump.revision) > int(own):
+        raise Misconfigured(
+            f"The backup was written by a later release, {backup.version} (schema {backup.dump.revision}; this one brings "
+            f"{own}). Install that release, then restore."
+        )
+    for path, sha256 in backup.own():
+        if path.startswith("spool/"):
+            continue
+        try:
+            with (backup.folder / path).open("rb") as content:
+                found = digest_of(content)
+        except OSError:
+            found = ""
+        if found != sha256:
+            raise Misconfigured(f"The backup is damaged: {backup.folder / path}. Restore another one.")
+
+
+def require_room(backup: Backup, folder: Path, *, database: bool) -> None:
+    """Refuse before anything is written what cannot fit."""
+    needed = backup.bytes + MARGIN_BYTES + 2 * backup.dump.database_bytes * database
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise StoreFull(
+            f"{folder} has {free / 1e6:,.0f} MB free and the backup needs {needed / 1e6:,.0f} MB. Choose another place."
+        )
+
+
+def files(backup: Backup, places: Places, *, tell: Tell) -> Restored:
+    """Put back everything outside the database. It may be repeated: what is there and right is left.
+
+    What a store holds besides is left as well: it survived, and gets its rows as any stored instance without one.
+
+    Raises
+    ------
+    StoreFull
+        There is no room.
+    """
+    done, damaged = 0, []
+    try:
+        for path, sha256 in backup.own():
+            target = _target(places, path)
+            if target is None:
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not _copied(backup.folder / path, target, sha256):
+                damaged.append(path)
+            done += 1
+        for folder in {place for place in (places.secrets, places.spool) if place and place.is_dir()}:
+            for each in (folder, *(below for below in folder.rglob("*") if below.is_dir())):
+                sync_folder(each)
+        more = _stored(backup, places, tell)
+    except OSError as error:
+        raise StoreFull(f"Not everything was put back: {error.strerror}. Make room and restore again.") from error
+    return Restored(done + more.files, (*damaged, *more.damaged))
+
+
+def database(
+    backup: Backup, restored: Restored, places: Places, owner_url: str | SecretStr, url: str | SecretStr, *, tell: Tell
+) -> Restored:
+    """Put back the record, bring it to this release's schema, and let the indexer make the rows that are missing.
+
+    Raises
+    ------
+    Conflict
+        The database holds a record.
+    Misconfigured
+        What was loaded is not what was dumped.
+    """
+    tell(f"the database: {backup.dump.rows} rows")
+
+    def begin_anew(session: Session) -> None:
+        session.execute(text("UPDATE user_sessions SET ended_at = now() WHERE ended_at IS NULL"))
+        for table in _LIVING:
+            if session.scalar(text("SELECT to_regclass(:table)").bindparams(table=table)) is not None:
+                session.execute(text(f"DELETE FROM {table}"))  # noqa: S608  constants of ours
+        facts = {"backup": backup.stamp, "position": backup.dump.position, "head": backup.dump.head}
+        session.execute(  # in SQL, because the schema may be an older release's
+            text("INSERT INTO events (id, kind, actor_kind, facts) VALUES (:id, 'record_restored', :by, :facts)"),
+            {"id": new_id(), "by": SYSTEM.kind, "facts": json.dumps({**facts, "damaged": len(restored.damaged)})},
+        )
+
+    dump.load(owner_url, backup.folder / "database", backup.dump, then=begin_anew)
+    migrate.upgrade(owner_url)
+    if places.spool is None:
+        return restored
+    engine = connect(url, pool=1)
+    try:
+        return replace(restored, respooled=respool(engine, Store(places.store), places.spool))
+    finally:
+        engine.dispose()
+
+
+def _target(places: Places, path: str) -> Path | None:
+    """Where a file beside the store and the database belongs; None where it is not wanted."""
+    room, _, below = path.partition("/")
+    if room == "heads.log":
+        return places.heads_file
+    if room == "secrets":
+        return places.secrets / below if places.secrets else None
+    if room == "spool" and places.spool is not None:
+        number, _, inside = below.partition("/")
+        single = (places.spool / "ready").is_dir()  # the spool of one dead listener
+        spool = Spool(places.spool if single else places.spool / number)
+        spool.make()
+        return spool.folder / inside
+    return None
+
+
+def _copied(source: Path, target: Path, sha256: str) -> bool:
+    """Copy a file unless it is there and right; False where the backup's own is gone or damaged."""
+    if target.is_file():
+        with target.open("rb") as content:
+            if digest_of(content) == sha256:
+                return True
+    try:
+        with source.open("rb") as content:
+            _, found = copy_durably(content, target)
+    except FileNotFoundError:
+        return False
+    if found != sha256:
+        target.unlink()
+    return found == sha256
+
+
+def _stored(backup: Backup, places: Places, tell: Tell) -> Restored:
+    source, target = backup.shelf.store(), Store(places.store)
+    done, damaged, told_at = 0, [], time.monotonic()
+    for kind, key, sha256 in backup.stored():
+        done += 1
+        if target.size_bytes(kind, key) is not None:
+            with target.open(kind, key) as content:
+                if digest_of(content) == sha256:
+                    continue
+        try:
+            with source.open(kind, key) as content:
+                found = target.copy_in(kind, key, content)
+        except NotFound:
+            found = ""
+        if found != sha256:
+            target.delete(kind, key)
+            damaged.append(f"store/{kind}/{key}")
+        if time.monotonic() - told_at > TELL_EVERY_S:
+            told_at = time.monotonic()
+            tell(f"the store: {done} of {backup.files} files")
+    tell(f"the store: {done} files")
+    return Restored(done, tuple(damaged))

@@ -1,0 +1,64 @@
+"""What the command prints: columns for people, JSON for machines, and nothing that could move a terminal's cursor.
+
+Knows widths and escapes. Does not know what is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import click
+
+
+def printable(text: object) -> str:
+    r"""A text that a stranger may have chosen, on one line: control and format characters become escapes (`\x1b`)."""
+    return "".join(each if each.isprintable() else _escaped(each) for each in str(text))
+
+
+def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print rows in columns below their titles; what is empty is a dash, so that every row has as many words."""
+    lines = [[*titles], *([_cell(value) for value in row] for row in rows)]
+    widths = [max(_width(line[column]) for line in lines) for column in range(len(titles))]
+    for line in lines:
+        padded = [text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(padded).rstrip())
+
+
+def print_json(value: Any) -> None:
+    """Print one value as JSON, on one line; other characters than ASCII as escapes."""
+    click.echo(json.dumps(value, default=_plain))
+
+
+def _plain(value: object) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    if isinstance(value, UUID | Path | Enum):
+        return str(value)
+    raise TypeError(type(value).__name__)
+
+
+def _cell(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return printable(value)
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal: East Asian wide characters take two, combining ones none."""
+    return sum(
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
+    )

@@ -1,0 +1,80 @@
+"""The API's audit: events in the order of their seals.
+
+Knows how events are paged. Does not know what they mean. Reading the audit is itself an event.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from sqlalchemy import select
+
+from gateway.web.auth import Visitor, allow
+from gateway.web.context import Door
+from gateway.web.problems import answers
+from gateway.web.schemas import EventPage, EventShown, Limit
+from record import audit, studies
+from record.access import Action, visible
+from record.db import transaction
+from record.models import Event, Seal, Study
+
+router = APIRouter(prefix="/api/v1", tags=["audit"])
+_NAMES = EventShown.model_fields.keys() - {"position", "hash", "study_instance_uid"}
+_LAST = 2**63 - 1
+
+
+@router.get("/events", responses=answers(404), summary="Read the audit")
+def events_listed(
+    web: Door,
+    by: Annotated[Visitor, Depends(allow(Action.READ_AUDIT))],
+    study_instance_uid: Annotated[
+        str | None, Query(pattern=r"^[^\x00]{1,128}$", description="Only what tells of this one study.")
+    ] = None,
+    kind: Annotated[
+        str | None, Query(pattern=r"^[a-z_]{1,64}$", description="Only this kind.", examples=["report_signed"])
+    ] = None,
+    limit: Annotated[Limit, Query(description="Events a page.")] = 100,
+    cursor: Annotated[int, Query(ge=0, le=_LAST, description="`position` of the last event you have.")] = 0,
+) -> EventPage:
+    """The site's events after `cursor`, oldest first: ids, codes, counts and hashes, never words.
+
+    Their order is that of the seals, which has no gaps over all sites and grows at the end only: keep the last `position`
+    and ask again to miss nothing. An event is here once it is sealed, a second or so after it happened. A list that was
+    shown or a search names its studies in `facts`, not in `study_id`.
+    """
+    with transaction(web.engine) as session:
+        statement = (
+            visible(select(Event, Seal.position, Seal.hash, Study.study_instance_uid), by.principal)
+            .join(Seal, Seal.event_id == Event.id)
+            .outerjoin(Study, Study.id == Event.study_id)
+            .where(Seal.position > cursor)
+            .order_by(Seal.position)
+            .limit(limit + 1)
+        )
+        if kind is not None:
+            statement = statement.where(Event.kind == kind)
+        if study_instance_uid is not None:
+            study = studies.find(session, study_instance_uid, by.principal)
+            statement = statement.where(Event.study_id == study.id)
+        found = session.execute(statement).all()
+        items = [
+            EventShown(
+                position=position, hash=seal, study_instance_uid=uid, **{name: getattr(event, name) for name in _NAMES}
+            )
+            for event, position, seal, uid in found[:limit]
+        ]
+        about = study.id if study_instance_uid is not None else None
+        if items:
+            first, last = items[0].position, items[-1].position
+            audit.write(
+                session,
+                "audit_read",
+                by.principal,
+                study_id=about,
+                count=len(items),
+                first=first,
+                last=last,
+                only=kind,
+            )
+    return EventPage(items=items, next=items[-1].position if len(found) > limit else None)

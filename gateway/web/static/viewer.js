@@ -1,0 +1,192 @@
+// The viewer's keys, wheel and quiet changes of picture. Without it every link and form of the page does the same, slower.
+// The picture changes at once; what stands beside it comes from the page itself as soon as nobody steps on, so that a mark
+// or a warning is never that of another picture: until then it is hidden.
+"use strict";
+
+(() => {
+  const viewer = document.querySelector("[data-viewer]");
+  if (!viewer) return;
+  const $ = (selector, under = document) => under.querySelector(selector);
+  const all = (selector, under = document) => [...under.querySelectorAll(selector)];
+  const SETTLED_MS = 180;
+  const AHEAD = [1, -1, 2, -2];
+
+  const steps = viewer.dataset.pictures.split(",").filter(Boolean).flatMap((one) => {
+    const [id, frames] = one.split(":");
+    return Array.from({ length: Number(frames) }, (_, n) => `${id}/${n + 1}`);
+  });
+  const stepOf = (address) => {
+    const url = new URL(address, location.href);
+    return `${url.pathname.split("/").pop()}/${url.searchParams.get("frame") || 1}`;
+  };
+  let at = steps.indexOf(stepOf(location.href));
+  let loading = null;
+  let settling = 0;
+  let retry = 0;
+  const stage = $("[data-stage]");
+  const picture = () => $("[data-picture]", stage);
+  const said = $("[data-said]");
+  const say = (words) => { said.textContent = words; said.hidden = !words; };
+
+  const pageOf = (step) => {
+    const url = new URL(location.href);
+    const [id, frame] = step.split("/");
+    url.pathname = decodeURI(viewer.dataset.pages) + id;
+    url.searchParams.set("frame", frame);
+    return url.href;
+  };
+  const servedOf = (step) => {
+    const [id, frame] = step.split("/");
+    return `${viewer.dataset.served}${id}/frames/${frame}/rendered${new URL(picture().src).search}`;
+  };
+
+  function put(src) {
+    const shown = picture();
+    if (!shown || shown.getAttribute("src") === src) return;
+    clearTimeout(retry);
+    say("");
+    shown.classList.add("waits");
+    shown.src = src;
+  }
+
+  // what the page at an address says, in place of what stands here
+  async function settle(address) {
+    loading?.abort();
+    loading = new AbortController();
+    let answer;
+    try {
+      answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store", credentials: "same-origin", signal: loading.signal });
+    } catch { return; }
+    if (answer.redirected && !answer.url.includes("/instances/")) { location.reload(); return; }
+    if (!answer.ok) { location.assign(address); return; }
+    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const stageThen = $("[data-stage]", fresh);
+    if (!stageThen) { location.assign(address); return; }
+    history.replaceState(null, "", answer.url);
+    const focused = document.activeElement?.closest("[data-part]");
+    const key = document.activeElement?.dataset?.key || document.activeElement?.dataset?.step;
+    for (const part of all("[data-part]")) {
+      const then = $(`[data-part="${part.dataset.part}"]`, fresh);
+      if (then) part.replaceChildren(...then.childNodes);
+    }
+    if (focused && key) $(`[data-key="${key}"], [data-step="${key}"]`, focused)?.focus();
+    const shownThen = $("[data-picture]", stageThen);
+    stage.classList.toggle("full", stageThen.classList.contains("full"));
+    if (!shownThen || !picture()) $("[data-frame]", stage).replaceChildren(...$("[data-frame]", stageThen).childNodes);
+    else { put(shownThen.getAttribute("src")); picture().alt = shownThen.alt; }
+    watch();
+    at = steps.indexOf(stepOf(location.href));
+    viewer.classList.remove("stale");
+    rule();
+    for (const by of AHEAD) if (picture() && at >= 0 && steps[at + by]) new Image().src = servedOf(steps[at + by]);
+  }
+
+  function step(to) {
+    const next = Math.min(Math.max(to, 0), steps.length - 1);
+    if (at < 0 || next === at) return;
+    at = next;
+    viewer.classList.add("stale");
+    if (picture()) put(servedOf(steps[at]));
+    const number = $("[data-at]");
+    if (number) number.textContent = at + 1;
+    const address = pageOf(steps[at]);
+    loading?.abort();
+    clearTimeout(settling);
+    settling = setTimeout(() => settle(address), SETTLED_MS);
+  }
+
+  function go(address) {
+    clearTimeout(settling);
+    if (stepOf(address) !== steps[at]) viewer.classList.add("stale");
+    settle(address);
+  }
+
+  // ---- a picture that does not come says why; one that had to wait comes by itself
+  async function failed() {
+    const shown = picture();
+    const src = shown.src;
+    try {
+      const answer = await fetch(src, { credentials: "same-origin" });
+      if (picture()?.src !== src) return;
+      if (answer.ok) {
+        if (shown.dataset.again === src) { say(viewer.dataset.failed); return; }
+        shown.dataset.again = src; // the connection broke off, once
+        shown.src = "";
+        shown.src = src;
+        return;
+      }
+      if (answer.status === 401) { location.reload(); return; }
+      if (answer.status === 503) {
+        say(viewer.dataset.busy);
+        retry = setTimeout(() => { shown.src = ""; shown.src = src; }, 1000 * Number(answer.headers.get("Retry-After") || 2));
+        return;
+      }
+      say((await answer.json()).detail || viewer.dataset.failed);
+    } catch { say(viewer.dataset.failed); }
+  }
+  function watch() {
+    const shown = picture();
+    if (!shown || shown.dataset.watched) return;
+    shown.dataset.watched = "yes";
+    shown.addEventListener("load", () => { say(""); shown.classList.remove("waits"); rule(); });
+    shown.addEventListener("error", () => { shown.classList.remove("waits"); failed(); });
+    if (shown.complete && !shown.naturalWidth) failed();
+  }
+
+  // ---- a ruler of whole centimetres, as long as they are on the picture
+  function rule() {
+    const ruler = $("[data-ruler]");
+    const shown = picture();
+    if (!ruler || !shown?.naturalWidth) return;
+    const full = stage.classList.contains("full");
+    const scale = full ? 1 : Math.min(shown.clientWidth / shown.naturalWidth, shown.clientHeight / shown.naturalHeight);
+    const perMm = (shown.naturalWidth * scale) / Number(ruler.dataset.ruler);
+    const cm = [10, 5, 2, 1].find((one) => one * 10 * perMm <= stage.clientWidth / 3);
+    ruler.hidden = !cm;
+    if (!cm) return;
+    ruler.style.width = `${cm * 10 * perMm}px`;
+    ruler.textContent = `${cm} cm`;
+  }
+  window.addEventListener("resize", rule);
+
+  // ---- keys, wheel, links
+  const isTyping = () => document.activeElement?.matches("input, textarea, select");
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key === "Escape") {
+      if (isTyping()) document.activeElement.blur();
+      else location.assign(decodeURI(viewer.dataset.pages).replace(/\/instances\/$/, ""));
+      return;
+    }
+    if (isTyping()) return;
+    const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
+    if (by) step(at + by);
+    else if (event.key === "Home") step(0);
+    else if (event.key === "End") step(steps.length - 1);
+    else {
+      const link = $(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
+      if (!link) return;
+      go(link.href);
+    }
+    event.preventDefault();
+  });
+  let rolled = 0;
+  stage.addEventListener("wheel", (event) => {
+    if (event.ctrlKey || steps.length < 2 || stage.classList.contains("full")) return;
+    event.preventDefault();
+    rolled += event.deltaMode ? event.deltaY * 40 : event.deltaY;
+    const by = Math.trunc(rolled / 60);
+    if (by) { rolled -= by * 60; step(at + Math.sign(by)); }
+  }, { passive: false });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-go]");
+    if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(link.href);
+  });
+
+  for (const help of all("[data-help]")) help.hidden = false;
+  watch();
+  if (picture()?.complete) rule();
+  for (const by of AHEAD) if (picture() && at >= 0 && steps[at + by]) new Image().src = servedOf(steps[at + by]);
+})();

@@ -1,0 +1,330 @@
+"""Alarms: what in the state of the line needs a person, in a sentence, and what to do about it.
+
+Knows thresholds and words. Does not know where the figures come from (`status`), nor who is told. The sentences are keys
+of the pages' catalogues as well, so the figures in them stand in braces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from record.states import Lane, ReadingState, ReasonCode
+
+if TYPE_CHECKING:
+    from record.presence import Place, SpoolShown
+    from record.status import Status
+
+GIB = 1024**3
+CRITICAL_FREE_BYTES, LOW_FREE_BYTES = GIB, 5 * GIB
+OLDEST_S: Mapping[Lane, float] = {Lane.STAT: 120.0, Lane.ROUTINE: 1800.0, Lane.BACKFILL: 7 * 86_400.0}
+"""How long the oldest reading that could be claimed may wait, by lane."""
+SPOOL_OLDEST_S = 60.0
+UNSEALED_OLDEST_S = 120.0
+DELETION_OLDEST_S = 3600.0
+CLOCK_S = 5.0
+LEASE_LOSSES = 3
+"""Leases lost within an hour from which on it is no accident."""
+
+
+class Severity(StrEnum):
+    """How soon somebody has to look. A notice is only to be known."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    NOTICE = "notice"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One thing that needs a person. `text` has the names of `values` in braces; `remedy` says what to do."""
+
+    code: str
+    severity: Severity
+    text: str
+    remedy: str = ""
+    command: str = ""
+    values: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """What is the matter."""
+        return self.text.format(**self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What every alarm of one code says."""
+
+    severity: Severity
+    text: str
+    remedy: str = ""
+    command: str = ""
+
+
+_CRITICAL, _WARNING, _NOTICE = Severity.CRITICAL, Severity.WARNING, Severity.NOTICE
+KINDS: Mapping[str, Kind] = {
+    "database_away": Kind(
+        _CRITICAL,
+        "PostgreSQL does not answer.",
+        "Start it, or see DATABASE_URL. What arrives waits in the spools; readings go on by themselves.",
+    ),
+    "schema_missing": Kind(
+        _CRITICAL, "The database has no schema yet, or another.", "Migrate it.", "countersign migrate"
+    ),
+    "schema_old": Kind(
+        _CRITICAL,
+        "The database's schema is {there}; this release needs {needed}.",
+        "Migrate it.",
+        "countersign migrate",
+    ),
+    "no_listener": Kind(
+        _CRITICAL,
+        "No listener is running: no image can be sent here.",
+        "Start one.",
+        "countersign gateway listener",
+    ),
+    "no_indexer": Kind(
+        _CRITICAL,
+        "No indexer is running: what arrives waits in the spool, and no listener is heard of.",
+        "Start one beside each listener.",
+        "countersign gateway indexer",
+    ),
+    "no_api": Kind(_CRITICAL, "No api is running: nobody can read or sign.", "Start one.", "countersign gateway api"),
+    "no_sweep": Kind(
+        _CRITICAL,
+        "Nothing sweeps: studies are not closed, lost leases not taken back, events not sealed.",
+        "Start a sweep, or a worker, which sweeps as well.",
+        "countersign gateway sweep",
+    ),
+    "no_cpu": Kind(
+        _CRITICAL, "No cpu worker is running: no study is prepared.", "Start one.", "countersign worker cpu"
+    ),
+    "no_gpu": Kind(_CRITICAL, "No gpu worker is running: no draft is written.", "Start one.", "countersign worker gpu"),
+    "part_silent": Kind(
+        _CRITICAL,
+        "The {kind} on {host} has been silent for {age}.",
+        "See its log and start it again. If it was taken away for good, this ends after a day.",
+    ),
+    "no_engine": Kind(
+        _CRITICAL,
+        "No gpu worker has its engine open.",
+        "See the gpu worker's log, COUNTERSIGN_MODEL and COUNTERSIGN_ENGINE_URL.",
+    ),
+    "model_unserved": Kind(
+        _WARNING,
+        "No worker serves the model {model}, for which readings wait: {count}.",
+        "Start a gpu worker with that COUNTERSIGN_MODEL; with another model they are prepared anew after a minute.",
+    ),
+    "waiting_long": Kind(
+        _WARNING,
+        "The oldest reading in the lane {lane} has waited {age} for a worker.",
+        "See whether workers are up, and how many wait; more workers help.",
+    ),
+    "receiving_long": Kind(
+        _WARNING,
+        "A study has been receiving for {age}, longer than it may.",
+        "See whether anything sweeps; an operator may close the study now.",
+    ),
+    "spool_old": Kind(
+        _WARNING,
+        "Files wait in spool {spool} on {host}: {count}, the oldest for {age}.",
+        "See the indexer's log: a full store or a database that is away holds them up, and both pass.",
+    ),
+    "indexer_failing": Kind(
+        _CRITICAL, "The indexer on {host} cannot go on: {reason}.", "See its log. Nothing is lost; it tries again."
+    ),
+    "disk_full": Kind(
+        _CRITICAL,
+        "The disk of the {place} on {host} has {free} free; images are refused soon.",
+        "Free space, or make the disk larger.",
+    ),
+    "disk_low": Kind(
+        _WARNING, "The disk of the {place} on {host} has {free} free.", "Free space, or make the disk larger."
+    ),
+    "quarantine": Kind(
+        _NOTICE,
+        "Files kept aside in quarantine in spool {spool} on {host}: {count}.",
+        "Each file's name says why. They are bounded in bytes, the oldest go first; remove what is understood.",
+    ),
+    "readings_failed": Kind(
+        _WARNING,
+        "Readings that failed in the last 7 days, and nobody reports their studies: {count}.",
+        "See the failures below: each reason says what to do.",
+    ),
+    "lease_losses": Kind(
+        _WARNING,
+        "Leases lost within an hour, because workers die or freeze: {count}.",
+        "See the workers' logs and their machines' memory.",
+    ),
+    "conflicts": Kind(
+        _WARNING,
+        "Images in conflict of bytes or identity, whose studies nobody can sign: {count}.",
+        "An operator or attending decides on the study's page.",
+    ),
+    "outdated": Kind(
+        _NOTICE, "Open reports that rest on older images than their studies have: {count}.", "Their physicians see it."
+    ),
+    "unsealed": Kind(
+        _WARNING,
+        "Events wait for their seal: {count}, the oldest for {age}.",
+        "A sweep, or a worker, needs COUNTERSIGN_SECRETS with the seal.key.",
+    ),
+    "deliveries_dead": Kind(
+        _WARNING, "Deliveries that were given up: {count}.", "See the receiver, then queue them again."
+    ),
+    "deletions_wait": Kind(
+        _NOTICE,
+        "Stored files wait to be removed: {count}, the oldest for {age}.",
+        "The sweep removes them; see its log.",
+    ),
+    "redis_away": Kind(
+        _WARNING,
+        "Redis does not answer: everything goes on, a little later.",
+        "Start it, or see REDIS_URL.",
+    ),
+    "clock": Kind(
+        _WARNING,
+        "The clock of {host} differs from the database's by {seconds} s.",
+        "Have both machines keep time (NTP).",
+    ),
+    "versions": Kind(
+        _NOTICE, "Parts of several releases run: {versions}.", "Finish the upgrade by starting the older ones anew."
+    ),
+}
+"""Every alarm there is, by its code."""
+
+ADVICE: Mapping[ReasonCode, str] = {
+    ReasonCode.NO_IMAGES: "The study holds no image: there is nothing to do.",
+    ReasonCode.FETCHED_AS_PRIOR: "It was fetched as a prior: there is nothing to do.",
+    ReasonCode.NO_PROTOCOL: "No protocol is for this kind of study: a physician reports it by hand.",
+    ReasonCode.NO_USABLE_FRAMES: "No frame of it can be shown to a model: a physician reports it by hand.",
+    ReasonCode.UNDECODABLE: "Its pixels cannot be decoded: have it sent again, or report it by hand.",
+    ReasonCode.BLANK_PICTURE: "Its pictures are blank: look at the images, have them sent again, or report by hand.",
+    ReasonCode.CHECKS_FAILED: "The draft did not pass the checks: a physician reports it by hand.",
+    ReasonCode.UNSUPPORTED: "This kind of object is not read: a physician reports it by hand.",
+    ReasonCode.ENGINE_REJECTED: "The engine refuses the prompt: see COUNTERSIGN_MODEL and the gpu worker's log, then read again.",
+    ReasonCode.UNUSABLE_FINDINGS: "The model's answer was no report: read again, or report it by hand.",
+    ReasonCode.TIMED_OUT: "The engine did not answer in time: see its load, then read again.",
+    ReasonCode.ERROR: "Something broke: the worker's log says where. When it is mended, read again.",
+    ReasonCode.LEASE_LOST: "Its workers died or froze each time: see their logs and memory, then read again.",
+    ReasonCode.NOT_FOUND: "A stored file is missing: run `countersign verify`, restore it, then read again.",
+    ReasonCode.NOT_PERMITTED: "The worker may not do what it needs: see its log, then read again.",
+}
+"""What to do about a reading that ended without a draft, by its reason."""
+
+
+def advice(reason_code: str | None) -> str:
+    """What to do about a reading that ended for this reason."""
+    found = next((text for code, text in ADVICE.items() if code == reason_code), None)
+    return found or "See the worker's log, then read again."
+
+
+def alarm(code: str, **values: str | int) -> Alarm:
+    """One alarm of a code, with its figures."""
+    kind = KINDS[code]
+    return Alarm(code, kind.severity, kind.text, kind.remedy, kind.command, values)
+
+
+def raised_by(status: Status) -> tuple[Alarm, ...]:
+    """Every alarm that the figures give cause for, the gravest first."""
+    places = of_places(status.spools, status.disks)
+    found = [*_of_schema(status), *_of_parts(status), *places, *_of_work(status), *_of_record(status)]
+    return tuple(sorted(found, key=lambda one: list(Severity).index(one.severity)))
+
+
+def _of_schema(status: Status) -> Iterator[Alarm]:
+    if status.revision is None:
+        yield alarm("schema_missing")
+    elif status.own_revision is not None and status.revision < status.own_revision:
+        yield alarm("schema_old", there=status.revision, needed=status.own_revision)
+
+
+def _of_parts(status: Status) -> Iterator[Alarm]:
+    for kind in status.missing:
+        yield alarm(f"no_{kind}")
+    for part in status.parts:
+        if part.verdict == "silent":
+            yield alarm("part_silent", kind=part.kind, host=part.host, age=age(part.seen_s))
+        elif abs(part.clock_s) > CLOCK_S:
+            yield alarm("clock", host=part.host, seconds=str(round(part.clock_s, 1)))
+        if part.failing and part.verdict == "up":
+            reason = {"store_full": "the store is full"}.get(part.failing, "an error")
+            yield alarm("indexer_failing", host=part.host, reason=reason)
+    gpu = [part for part in status.parts if part.kind == "gpu" and part.verdict == "up"]
+    if gpu and not any(part.model for part in gpu):
+        yield alarm("no_engine")
+    versions = sorted({part.version for part in status.parts if part.version and part.verdict == "up"})
+    if len(versions) > 1:
+        yield alarm("versions", versions=", ".join(versions))
+    if status.redis is False:
+        yield alarm("redis_away")
+
+
+def of_places(spools: Iterable[SpoolShown], disks: Iterable[Place]) -> Iterator[Alarm]:
+    """Alarms of spools and disks alone: a machine can tell them without a database."""
+    for spool in spools:
+        here = {"spool": spool.spool, "host": spool.host}
+        if spool.oldest_s > SPOOL_OLDEST_S and spool.files:
+            yield alarm("spool_old", count=spool.files, age=age(spool.oldest_s), **here)
+        if spool.quarantine_files:
+            yield alarm("quarantine", count=spool.quarantine_files, **here)
+    for disk in disks:
+        code = "disk_full" if disk.free_bytes < max(CRITICAL_FREE_BYTES, disk.refused_below_bytes) else "disk_low"
+        if disk.free_bytes < LOW_FREE_BYTES:
+            yield alarm(code, place=disk.place, host=disk.host, free=size(disk.free_bytes))
+
+
+def _of_work(status: Status) -> Iterator[Alarm]:
+    oldest: dict[Lane, float] = {}
+    for waiting in status.queue:
+        oldest[waiting.lane] = max(oldest.get(waiting.lane, 0.0), waiting.oldest_s or 0.0)
+    for lane, waited_s in oldest.items():
+        if waited_s > OLDEST_S[lane]:
+            yield alarm("waiting_long", lane=lane, age=age(waited_s))
+    served = {part.model for part in status.parts if part.kind == "gpu" and part.verdict == "up"}
+    if any(served):  # else no_gpu or no_engine says it
+        for model, count in status.prepared_by_model.items():
+            if model not in served:
+                yield alarm("model_unserved", model=model, count=count)
+    if status.receiving.overdue_s is not None:
+        yield alarm("receiving_long", age=age(status.receiving.overdue_s))
+    failed = sum(one.unattended for one in status.reasons if one.state == ReadingState.FAILED)
+    if failed:
+        yield alarm("readings_failed", count=failed)
+    if status.lease_losses >= LEASE_LOSSES:
+        yield alarm("lease_losses", count=status.lease_losses)
+
+
+def _of_record(status: Status) -> Iterator[Alarm]:
+    if status.conflicts:
+        yield alarm("conflicts", count=status.conflicts)
+    if status.outdated:
+        yield alarm("outdated", count=status.outdated)
+    if status.unsealed and status.unsealed_oldest_s > UNSEALED_OLDEST_S:
+        yield alarm("unsealed", count=status.unsealed, age=age(status.unsealed_oldest_s))
+    if status.deliveries.get("dead"):
+        yield alarm("deliveries_dead", count=status.deliveries["dead"])
+    if status.deletions and status.deletions_oldest_s > DELETION_OLDEST_S:
+        yield alarm("deletions_wait", count=status.deletions, age=age(status.deletions_oldest_s))
+    if abs(status.clock_s) > CLOCK_S:
+        yield alarm("clock", host=status.host, seconds=str(round(status.clock_s, 1)))
+
+
+def age(seconds: float) -> str:
+    """A duration as a person says it."""
+    for unit, length_s, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
+        if seconds < most * length_s:
+            return f"{seconds / length_s:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
+def size(count: float) -> str:
+    """A number of bytes as a person says it."""
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Write the tables of docs/ that are made from the code: settings, and who may do what. `--check` only says whether they are.
+
+Knows where a table stands (between two marks) and how its rows are read from `record.settings` and `record.access`. Does
+not know what they mean.
+"""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from record import settings
+from record.access import PERMITTED, SCOPES, Action
+from record.states import Role
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PROGRAMS: tuple[tuple[str, type[BaseSettings]], ...] = (
+    ("every program but the listener", settings.Base),
+    ("whatever sweeps: sweep, api, workers", settings.Sweeping),
+    ("listener", settings.ListenerSettings),
+    ("indexer", settings.IndexerSettings),
+    ("api", settings.ApiSettings),
+    ("worker cpu, worker gpu", settings.WorkerSettings),
+)
+MARK = "<!-- {name}: made by scripts/tables.py -->"
+
+
+def main() -> int:
+    """Write, or with --check compare."""
+    stale = []
+    for path, name, table in (
+        (DOCS / "operations.md", "settings", settings_table),
+        (DOCS / "security.md", "roles", roles_table),
+    ):
+        before = path.read_text()
+        after = _with_table(before, name, table)
+        if after != before:
+            stale.append(path.name)
+            if "--check" not in sys.argv:
+                path.write_text(after)
+    if stale and "--check" in sys.argv:
+        print(f"not as the code has it: {', '.join(stale)}. Run: make docs")
+        return 1
+    return 0
+
+
+def settings_table() -> str:
+    """A row for each setting, under the programs that read it; what a parent class has is not repeated."""
+    rows = ["| setting | default | what it is |", "|---|---|---|"]
+    for programs, cls in PROGRAMS:
+        inherited = {name for parent in cls.__mro__[1:] for name in getattr(parent, "model_fields", {})}
+        own = {name: field for name, field in cls.model_fields.items() if name not in inherited}
+        if own:
+            rows.append(f"| **{programs}** | | |")
+        rows += [
+            f"| `{_variable(cls, name, field)}` | {_default(field)} | {_said(field)} |" for name, field in own.items()
+        ]
+    return "\n".join(rows)
+
+
+def roles_table() -> str:
+    """A row for each action, a column for each role."""
+    added = {pair: scope for scope, pair in SCOPES.items()}
+    rows = ["| action | " + " | ".join(Role) + " |", "|---|" + "---|" * len(Role)]
+    for action in Action:
+        marks = [
+            "yes" if action in PERMITTED[role] else f"scope `{added[role, action]}`" if (role, action) in added else ""
+            for role in Role
+        ]
+        rows.append(f"| `{action}` | " + " | ".join(marks) + " |")
+    return "\n".join(rows)
+
+
+def _with_table(text: str, name: str, table: Callable[[], str]) -> str:
+    mark = MARK.format(name=name)
+    start, end, rest = text.partition(mark)
+    if not end:
+        raise SystemExit(f"the mark {mark} is missing")
+    _, _, rest = rest.partition("<!-- end -->")
+    return f"{start}{mark}\n{table()}\n<!-- end -->{rest}"
+
+
+def _variable(cls: type[BaseSettings], name: str, field: FieldInfo) -> str:
+    alias: Any = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return str(alias.choices[0])
+    return f"{cls.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "needed"
+    return "" if field.default in {None, ()} else f"`{field.default}`"
+
+
+def _said(field: FieldInfo) -> str:
+    return re.sub(r"\s+", " ", field.description or "").replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
