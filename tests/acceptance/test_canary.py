@@ -57,7 +57,8 @@ class Watch:
                 pid = waiting.pop()
                 with contextlib.suppress(OSError):
                     self.lines.add(Path(f"/proc/{pid}/cmdline").read_text(errors="replace"))
-                    waiting += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+                    for thread in Path(f"/proc/{pid}/task").iterdir():  # a child belongs to the thread that started it
+                        waiting += map(int, (thread / "children").read_text().split())
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,11 @@ def sent(line: Line, watch: Watch, tmp_path_factory: pytest.TempPathFactory) -> 
     for path in paths:
         ds = pydicom.dcmread(path)
         ds.PatientName, ds.PatientID, ds.AccessionNumber = NAME, PATIENT_ID, NUMBER
-        ds.StudyDescription = ds.SeriesDescription = "CANARY description"
+        ds.StudyDescription = f"{ds.StudyDescription} CANARY"
         ds.save_as(path)
     assert line.send(paths).returncode == 0
     uid = str(study["study_instance_uid"])
-    line.wait_until_ended([uid])
+    assert line.wait_until_ended([uid])[uid]["reading_state"] == "done"
     whole = paths[0].read_bytes()
     cut = folder / "cut.dcm"
     cut.write_bytes(whole[: len(whole) // 2])
@@ -207,7 +208,9 @@ def _read_and_written_by(doctor: httpx.Client, uid: str) -> None:
     doctor.post("/search", data={"csrf": csrf, "patient_name": CANARY * 40, "study_date_from": CANARY})
     doctor.get(f"/?modality={CANARY}&state={CANARY}")
     report_id = doctor.get(f"/api/v1/studies/{uid}").json()["report_id"]
-    shown = doctor.get(f"/api/v1/reports/{report_id}").json()
+    opened = doctor.get(f"/api/v1/reports/{report_id}")
+    assert opened.status_code == 200, opened.text
+    shown = opened.json()
     saved = doctor.put(
         f"/api/v1/reports/{report_id}/text", json={"seen": shown["text_revision"], "text": shown["text"] + WORDS}
     )
