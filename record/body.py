@@ -239,11 +239,15 @@ _HEADING = re.compile(
 """A section's title at the beginning of a line and a colon, or alone in its line, in any case."""
 
 
+_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
+_ALIKE = 0.4
+
+
 def from_plain(text: str, former: Body) -> Body:
     """Align a saved plain text with the former revision.
 
-    A line that stands unchanged keeps its id and origin; a changed line keeps its id and becomes *edited* where it came
-    from the machine; a new line is *human*. Lines before the first heading belong to findings.
+    A line that stands unchanged keeps its id and origin; one that was made out of a former line keeps its id and becomes
+    *edited* where it came from the machine; one that only stands in another's place is new, and *human*. Lines before the first heading belong to findings.
 
     Parameters
     ----------
@@ -312,14 +316,21 @@ def _align(old: Sequence[Sentence], lines: Sequence[str], code: SectionCode, tak
         if tag == "equal":
             result.extend(old[a0:a1])
             continue
-        for offset, line in enumerate(lines[b0:b1]):
-            former = old[a0 + offset] if a0 + offset < a1 else None
-            result.append(
-                _edited(former, line)
-                if former is not None
-                else Sentence(id=_fresh_id(code, taken), text=line, origin=Origin.HUMAN)
-            )
+        rest = a0
+        for line in lines[b0:b1]:
+            like = next((at for at in range(rest, a1) if _are_alike(old[at].text, line)), None)
+            if like is None:
+                result.append(Sentence(id=_fresh_id(code, taken), text=line, origin=Origin.HUMAN))
+            else:
+                result.append(_edited(old[like], line))
+                rest = like + 1
     return tuple(result)
+
+
+def _are_alike(former: str, text: str) -> bool:
+    """Whether one sentence was made out of the other: enough of their words, or Chinese characters, are the same."""
+    words = difflib.SequenceMatcher(a=_WORDS.findall(former.lower()), b=_WORDS.findall(text.lower()), autojunk=False)
+    return words.ratio() >= _ALIKE
 
 
 def _fresh_id(code: SectionCode, taken: set[str]) -> str:

@@ -140,3 +140,23 @@ def test_a_sentence_s_other_parts_are_bounded(change: dict[str, object]) -> None
 @pytest.mark.parametrize("language", ["en", "zh", "zh-Hans", "de-CH-1996"])
 def test_usual_languages_are_tags(language: str) -> None:
     Body.from_dict({**MACHINE.as_dict(), "language": language})
+
+
+def test_a_sentence_in_another_s_place_is_a_person_s_own():
+    former = Body(sections=(Section(SectionCode.FINDINGS, (
+        Sentence(id="findings-m1", text="There is an opacity in the left upper zone.", origin=Origin.MACHINE),
+        Sentence(id="findings-m2", text="Compared with the prior study, the opacity has grown.", origin=Origin.MACHINE),
+    )),))  # fmt: skip
+    saved = from_plain("Findings:\nThere is an opacity in the right upper zone.\nOld healed rib fractures.", former)
+    first, second = saved.sections[0].sentences
+    assert (first.id, first.origin) == ("findings-m1", Origin.EDITED)
+    assert second.origin is Origin.HUMAN
+    assert second.id != "findings-m2"
+
+
+def test_chinese_sentences_are_compared_by_their_characters():
+    former = Body(sections=(Section(SectionCode.FINDINGS, (
+        Sentence(id="findings-m1", text="左肺上野见片状高密度影。", origin=Origin.MACHINE),
+    )),))  # fmt: skip
+    assert from_plain("右肺上野见片状高密度影。", former).sections[0].sentences[0].origin is Origin.EDITED
+    assert from_plain("肋骨未见骨折。", former).sections[0].sentences[0].origin is Origin.HUMAN
