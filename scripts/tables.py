@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the tables of docs/ that are made from the code: settings, and who may do what. `--check` only says whether they are.
+"""Write the tables of docs/ that are made from the code: settings, alarms, reasons, and who may do what.
 
-Knows where a table stands (between two marks) and how its rows are read from `record.settings` and `record.access`. Does
-not know what they mean.
+`--check` only says whether they are as the code has them. Knows where a table stands (between two marks) and how its rows
+are read from `record`. Does not know what they mean.
 """
 
 import re
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from record import settings
 from record.access import PERMITTED, SCOPES, Action
+from record.alarms import ADVICE, KINDS
 from record.states import Role
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -38,6 +39,8 @@ def main() -> int:
     stale = []
     for path, name, table in (
         (DOCS / "operations.md", "settings", settings_table),
+        (DOCS / "operations.md", "alarms", alarms_table),
+        (DOCS / "operations.md", "reasons", reasons_table),
         (DOCS / "security.md", "roles", roles_table),
     ):
         before = path.read_text()
@@ -77,6 +80,21 @@ def roles_table() -> str:
         ]
         rows.append(f"| `{action}` | " + " | ".join(marks) + " |")
     return "\n".join(rows)
+
+
+def alarms_table() -> str:
+    """A row for each alarm."""
+    rows = ["| code | severity | what is the matter | what to do |", "|---|---|---|---|"]
+    for code, kind in KINDS.items():
+        remedy = f"{kind.remedy} `{kind.command}`" if kind.command else kind.remedy
+        rows.append(f"| `{code}` | {kind.severity} | {kind.text} | {remedy} |")
+    return "\n".join(rows)
+
+
+def reasons_table() -> str:
+    """A row for each reason why a study has no draft."""
+    rows = ["| reason | what to do |", "|---|---|"]
+    return "\n".join(rows + [f"| `{code}` | {advice} |" for code, advice in ADVICE.items()])
 
 
 def _with_table(text: str, name: str, table: Callable[[], str]) -> str:
