@@ -218,16 +218,29 @@ def bare_celery(redis_url: str, count: int) -> float:
 
 
 def polls(line: Line) -> dict[str, float]:
-    """The API's answers as a dashboard asks for them."""
+    """The API's answers as dashboards and people ask for them."""
     import httpx
 
-    with httpx.Client(base_url=line.url, headers={"Authorization": f"Bearer {line.token}"}) as client:
-        return {
-            "GET /api/v1/studies, 50 rows: p50 (ms)": p50(lambda: client.get("/api/v1/studies").raise_for_status()),
-            "GET /api/v1/studies?report_state=draft: p50 (ms)": p50(
-                lambda: client.get("/api/v1/studies?report_state=draft").raise_for_status()
-            ),
-        }
+    operator = line.command("tokens", "add", f"bench-{time.time_ns()}", "--role", "operator").strip().splitlines()[-1]
+    found: dict[str, float] = {}
+    with httpx.Client(base_url=line.url, headers={"Authorization": f"Bearer {line.token}"}, timeout=60) as board:
+        tag = board.get("/api/v1/studies").headers["etag"]
+        for name, address, headers in (
+            ("the worklist, 50 rows", "/api/v1/studies", {}),
+            ("the same, not changed (304)", "/api/v1/studies", {"If-None-Match": tag}),
+            ("open drafts alone", "/api/v1/studies?report_state=draft", {}),
+        ):
+            found[f"{name}: p50 (ms)"] = p50(lambda a=address, h=headers: board.get(a, headers=h))
+    with httpx.Client(base_url=line.url, headers={"Authorization": f"Bearer {operator}"}, timeout=60) as person:
+        for name, asked in (
+            ("search by name", {"patient_name": "family17 given"}),
+            ("search by Patient ID", {"patient_id": "A1*"}),
+        ):
+            found[f"{name}: p50 (ms)"] = p50(
+                lambda b=asked: person.post("/api/v1/studies/search", json=b).raise_for_status()
+            )
+        found["/metrics, first in ten seconds (ms)"] = p50(lambda: person.get("/metrics").raise_for_status(), times=1)
+    return found
 
 
 def p50(ask: Callable[[], object], times: int = 30) -> float:
