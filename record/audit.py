@@ -29,6 +29,8 @@ from record.models import (
 
 GENESIS = "0" * 64
 """What stands before the first seal."""
+SEAL_KEY = "seal.key"
+"""The file's name in the folder of secrets."""
 _SEAL_BATCH = 500
 
 
@@ -68,7 +70,7 @@ def read_key(secrets: Path | None) -> bytes | None:
     """
     if secrets is None:
         return None
-    path = secrets / "seal.key"
+    path = secrets / SEAL_KEY
     try:
         key = bytes.fromhex(path.read_text(encoding="ascii").strip())
     except (OSError, ValueError):

@@ -62,7 +62,8 @@ def ahead(session: Session, heads: Heads) -> SetBack | None:
     """From where on the chain is not the one whose heads were kept; None where it holds them all."""
     positions = sorted(heads.kept)
     asked = bindparam("positions", positions, type_=ARRAY(BigInteger))  # one a minute for years: too many for IN
-    present = dict(session.execute(select(Seal.position, Seal.hash).where(Seal.position == func.any(asked))).tuples())
+    rows = session.execute(select(Seal.position, Seal.hash).where(Seal.position == func.any(asked)))
+    present = {row.position: row.hash for row in rows}
     good = 0
     for position in positions:
         if position not in present:

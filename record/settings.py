@@ -209,7 +209,7 @@ class ApiSettings(Sweeping):
     session_idle_s: float = 3600.0
     """A session ends after this many seconds without a request."""
     decode_children: Annotated[int, Field(ge=1, le=16)] = 2
-    """Children that render frames for people, each about 150 MB; none is started before somebody looks at one."""
+    """Children that render frames for people, each about 60 MB, 100 MB after a film of 3000²; none is started before somebody looks at one."""
     decode_memory_bytes: int = 3 * 1024**3
     """Address space of such a child."""
     decode_cpu_s: int = 120

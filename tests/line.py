@@ -26,9 +26,9 @@ PASSWORD = "correct horse battery"
 
 
 class Line:
-    """A running `countersign up`."""
+    """A running `countersign up`; `token` is a dashboard's that its record knows already."""
 
-    def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, token: str = "", **environment: str) -> None:
         self.folder = folder
         self._environment = {
             k: v for k, v in os.environ.items() if not k.startswith(("COUNTERSIGN_", "DATABASE_URL", "REDIS_URL"))
@@ -53,7 +53,9 @@ class Line:
                 stderr=err,
             )
         self.host, self.dicom_port, self.aet, self.url = self._await_ready()
-        self.token = self.command("tokens", "add", "tests", "--role", "dashboard", "--scope", "drafts:read").strip()
+        self.token = (
+            token or self.command("tokens", "add", "tests", "--role", "dashboard", "--scope", "drafts:read").strip()
+        )
 
     def _await_ready(self, timeout_s: float = 90) -> tuple[str, int, str, str]:
         deadline = time.monotonic() + timeout_s

@@ -36,9 +36,12 @@ def gpu() -> None:
 
 
 def _run(kind: str) -> None:
+    from record.migrate import require_current_at
     from worker.tasks import run
 
-    sys.exit(run(kind, load(WorkerSettings)))
+    settings = load(WorkerSettings)
+    require_current_at(settings.database_url)
+    sys.exit(run(kind, settings))
 
 
 def _add_phantoms() -> None:

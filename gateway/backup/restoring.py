@@ -20,15 +20,16 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from gateway.backup.shelf import Backup, Places, copy_durably, digest_of
+from gateway.backup.shelf import HEADS, Backup, Places, copy_durably, digest_of, side_by_side
 from gateway.respool import respool
 from gateway.spool import Spool, sync_folder
 from record import dump, migrate
 from record.access import SYSTEM
+from record.audit import SEAL_KEY
 from record.db import connect
 from record.errors import Misconfigured, NotFound, StoreFull
 from record.ids import new_id
-from record.store import Store
+from record.store import Kind, Store
 
 MARGIN_BYTES = 256 * 1024 * 1024
 TELL_EVERY_S = 5.0
@@ -72,8 +73,9 @@ def check(backup: Backup) -> None:
 
 
 def require_room(backup: Backup, folder: Path, *, database: bool) -> None:
-    """Refuse before anything is written what cannot fit."""
+    """Refuse before anything is written what cannot fit; what an interrupted try has put there already counts."""
     needed = backup.bytes + MARGIN_BYTES + 2 * backup.dump.database_bytes * database
+    needed -= sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise StoreFull(
@@ -98,6 +100,8 @@ def files(backup: Backup, places: Places, *, tell: Tell) -> Restored:
             if target is None:
                 continue
             target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if _is_to_stay(backup.folder / path, target, tell):
+                continue
             if not _copied(backup.folder / path, target, sha256):
                 damaged.append(path)
             done += 1
@@ -105,8 +109,10 @@ def files(backup: Backup, places: Places, *, tell: Tell) -> Restored:
             for each in (folder, *(below for below in folder.rglob("*") if below.is_dir())):
                 sync_folder(each)
         more = _stored(backup, places, tell)
-    except OSError as error:
-        raise StoreFull(f"Not everything was put back: {error.strerror}. Make room and restore again.") from error
+    except (OSError, StoreFull) as error:
+        cause = error.__cause__ if isinstance(error, StoreFull) else error
+        why = f"{cause.strerror} ({cause.filename or places.store})" if isinstance(cause, OSError) else error
+        raise StoreFull(f"Not everything was put back: {why}. Mend that and restore again.") from error
     return Restored(done + more.files, (*damaged, *more.damaged))
 
 
@@ -149,7 +155,7 @@ def database(
 def _target(places: Places, path: str) -> Path | None:
     """Where a file beside the store and the database belongs; None where it is not wanted."""
     room, _, below = path.partition("/")
-    if room == "heads.log":
+    if room == HEADS:
         return places.heads_file
     if room == "secrets":
         return places.secrets / below if places.secrets else None
@@ -160,6 +166,23 @@ def _target(places: Places, path: str) -> Path | None:
         spool.make()
         return spool.folder / inside
     return None
+
+
+def _is_to_stay(source: Path, target: Path, tell: Tell) -> bool:
+    """Whether something that survived, in a folder of one's own, is better than the backup's.
+
+    Seal heads that go on where the backup's end know what is lost. Anything else of that name is kept aside.
+    """
+    if target.name not in {HEADS, SEAL_KEY} or not target.is_file() or not source.is_file():
+        return False
+    there, kept = target.read_bytes(), source.read_bytes()
+    if there == kept or (target.name == HEADS and there.startswith(kept)):
+        return there != kept
+    aside = target.with_name(f"{target.name}.before-restore")
+    if not aside.exists():
+        target.rename(aside)
+        tell(f"what was {target} is kept as {aside.name}")
+    return False
 
 
 def _copied(source: Path, target: Path, sha256: str) -> bool:
@@ -181,22 +204,28 @@ def _copied(source: Path, target: Path, sha256: str) -> bool:
 def _stored(backup: Backup, places: Places, tell: Tell) -> Restored:
     source, target = backup.shelf.store(), Store(places.store)
     done, damaged, told_at = 0, [], time.monotonic()
-    for kind, key, sha256 in backup.stored():
+    for (kind, key, _), is_good in side_by_side(lambda one: _put_back(source, target, *one), backup.stored()):
         done += 1
-        if target.size_bytes(kind, key) is not None:
-            with target.open(kind, key) as content:
-                if digest_of(content) == sha256:
-                    continue
-        try:
-            with source.open(kind, key) as content:
-                found = target.copy_in(kind, key, content)
-        except NotFound:
-            found = ""
-        if found != sha256:
-            target.delete(kind, key)
+        if not is_good:
             damaged.append(f"store/{kind}/{key}")
         if time.monotonic() - told_at > TELL_EVERY_S:
             told_at = time.monotonic()
             tell(f"the store: {done} of {backup.files} files")
     tell(f"the store: {done} files")
     return Restored(done, tuple(damaged))
+
+
+def _put_back(source: Store, target: Store, kind: Kind, key: str, sha256: str) -> bool:
+    """One stored file, unless it is there and right; False where the backup's own is gone or damaged."""
+    if target.size_bytes(kind, key) is not None:
+        with target.open(kind, key) as content:
+            if digest_of(content) == sha256:
+                return True
+    try:
+        with source.open(kind, key) as content:
+            found = target.copy_in(kind, key, content)
+    except NotFound:
+        found = ""
+    if found != sha256:
+        target.delete(kind, key)
+    return found == sha256

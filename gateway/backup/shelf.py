@@ -4,7 +4,7 @@
     DIR/20261125T214500.123Z/      one backup
         database/TABLE.copy.gz     every table, as `record.dump` writes it
         spool/NN/ready|quarantine/ instances that had no row yet
-        secrets/, heads.log        the seal key, and the seal heads kept outside the database
+        secrets/seal.key, heads.log the seal key, and the seal heads kept outside the database
         files.sha256               every file and its sha256, with paths from DIR (`sha256sum -c` reads it)
         manifest.json              what it is; written last, so a backup without it is an interrupted one
 
@@ -16,16 +16,18 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from gateway.spool import sync_folder
 from record.dump import Dump
@@ -35,6 +37,11 @@ from record.store import Kind, Store
 FORMAT = 1
 MANIFEST = "manifest.json"
 LISTING = "files.sha256"
+HEADS = "heads.log"
+_AT_A_TIME = 16
+_BATCH = 512
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{3}Z")
 _STORED = re.compile(r"store/(\w+)/.*/([0-9a-f]{32,64})\.\w+")
 
@@ -75,14 +82,19 @@ class Backup:
         Misconfigured
             The listing is not the one that was written.
         """
-        digest = hashlib.sha256()
-        with (self.folder / LISTING).open("rb") as listing:
-            for line in listing:
-                digest.update(line)
-                sha256, _, path = line.decode().rstrip("\n").partition("  ")
-                yield path, sha256
-        if digest.hexdigest() != self.listing_sha256:
-            raise Misconfigured(f"{self.folder / LISTING} is damaged: it is not what was written. Take another backup.")
+        path = self.folder / LISTING
+        try:
+            with path.open("rb") as listing:
+                if digest_of(listing) != self.listing_sha256:
+                    raise Misconfigured(f"{path} is damaged: it is not what was written. Use another backup.")
+                listing.seek(0)
+                for line in listing:
+                    sha256, _, below = line.decode().rstrip("\n").partition("  ")
+                    if ".." in below.split("/"):
+                        raise Misconfigured(f"{path} names a file outside of the backup. Use another one.")
+                    yield below, sha256
+        except OSError as error:
+            raise Misconfigured(f"{path} cannot be read: {error.strerror}. Use another backup.") from None
 
     def stored(self) -> Iterator[tuple[Kind, str, str]]:
         """Every file of the shared store that belongs to it: kind, key, sha256."""
@@ -126,9 +138,13 @@ class Shelf:
                 raise Conflict(f"Another backup is being written to {self.root}.") from None
             yield
 
+    def whole(self) -> list[Path]:
+        """The folders of every whole backup, the oldest first."""
+        return [folder for folder in self._folders() if (folder / MANIFEST).is_file()]
+
     def backups(self) -> list[Backup]:
         """Every whole backup, the oldest first."""
-        return [self.read(folder) for folder in self._folders() if (folder / MANIFEST).is_file()]
+        return [self.read(folder) for folder in self.whole()]
 
     def unfinished(self) -> list[Path]:
         """What interrupted backups left."""
@@ -170,7 +186,8 @@ class Shelf:
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Misconfigured(
-                f"{path} cannot be read ({type(error).__name__}): it is no backup's manifest."
+                f"{path} cannot be read ({type(error).__name__}): it is no backup's manifest. Use another backup, and remove "
+                "the folder of this one."
             ) from None
 
     def forget(self, backups: list[Backup]) -> int:
@@ -213,8 +230,8 @@ def find(path: Path) -> Backup:
     if (path / MANIFEST).is_file():
         return Shelf(path.parent).read(path)
     shelf = Shelf(path)
-    if whole := shelf.backups():
-        return whole[-1]
+    if whole := shelf.whole():
+        return shelf.read(whole[-1])
     if _STAMP.fullmatch(path.name) or shelf.unfinished():
         raise Misconfigured(f"The backup in {path} is not whole: it was interrupted. Name another one.")
     raise Misconfigured(f"{path} holds no backup. Was it written by `countersign backup --to`?")
@@ -238,3 +255,11 @@ def copy_durably(source: IO[bytes], target: Path) -> tuple[int, str]:
 def digest_of(stream: IO[bytes]) -> str:
     """The sha256 of a stream."""
     return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # any reader will do
+
+
+def side_by_side(work: Callable[[_Given], _Made], many: Iterable[_Given]) -> Iterator[tuple[_Given, _Made]]:
+    """Do the same to many files, several at a time, because flushing one is mostly waiting; in their order."""
+    left = iter(many)
+    with ThreadPoolExecutor(_AT_A_TIME, "copy") as pool:
+        while batch := list(itertools.islice(left, _BATCH)):
+            yield from zip(batch, pool.map(work, batch), strict=True)

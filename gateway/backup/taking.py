@@ -10,25 +10,39 @@ Knows the places of a run. Does not know how a backup is put back.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from gateway import spool
-from gateway.backup.shelf import FORMAT, LISTING, MANIFEST, Backup, Places, Shelf, copy_durably, digest_of, discard
+from gateway.backup.shelf import (
+    FORMAT,
+    HEADS,
+    LISTING,
+    MANIFEST,
+    Backup,
+    Places,
+    Shelf,
+    copy_durably,
+    digest_of,
+    discard,
+    side_by_side,
+)
 from gateway.launcher.folder import write_private
 from gateway.spool import sync_folder
 from record import dump
+from record.audit import SEAL_KEY, head
 from record.dump import Dump
-from record.errors import NotFound, StoreFull
+from record.errors import Misconfigured, NotFound, StoreFull
 from record.models import Instance, Reading, ReadingPicture
+from record.owner import own_version
 from record.store import Kind, Store
 
 MARGIN_BYTES = 64 * 1024 * 1024
@@ -69,32 +83,54 @@ def take(engine: Engine, places: Places, shelf: Shelf, *, tell: Tell) -> Backup:
     Raises
     ------
     Misconfigured
-        The folder is not usable, or the database has no schema.
+        The folder is not usable, the seal key is not at hand, or the database has no schema.
     Conflict
         Another backup is being written there.
     StoreFull
         The backup's disk has no room, now or on the way; the former backups are as good as before.
     """
-    shelf.make()
-    with shelf.locked():
-        _clear(shelf)
-        source, former = Store(places.store), _digests_of(shelf.backups())
-        _require_room(engine, places, shelf, source)
-        taking = _Taking(shelf, shelf.begin(), tell)
-        try:
+    _require_apart(places, shelf)
+    _require_key(engine, places)
+    try:
+        shelf.make()
+        with shelf.locked():
+            _clear(shelf)
+            source, former = Store(places.store), _digests_of(shelf)
+            _require_room(engine, places, shelf, source)
+            taking = _Taking(shelf, shelf.begin(), tell)
             if places.heads_file is not None:
-                taking.copy(places.heads_file, "heads.log")
+                taking.copy(places.heads_file, HEADS)
             kept = _database(taking, engine)
             _spools(taking, places)
             _secrets(taking, places)
             _stored(taking, source, former)
-        except (OSError, StoreFull) as error:
-            why = error.strerror if isinstance(error, OSError) else "no room, or a failing disk,"
-            raise StoreFull(
-                f"The backup was not finished: {why} in {shelf.root}. Take it again when there is room; the former backups "
-                "are as good as before."
-            ) from error
-        return _finish(taking, kept, _missing(engine, shelf.store(), kept))
+            return _finish(taking, kept, _missing(engine, shelf.store(), kept))
+    except (OSError, StoreFull) as error:
+        cause = error.__cause__ if isinstance(error, StoreFull) else error
+        if not isinstance(cause, OSError):
+            raise  # there was no room from the first
+        raise StoreFull(
+            f"The backup was not finished: {cause.strerror} in {shelf.root}. Mend that and take it again; what is copied "
+            "already is not copied anew, and the former backups are as good as before."
+        ) from error
+
+
+def _require_apart(places: Places, shelf: Shelf) -> None:
+    for place in (places.store, places.spool, places.secrets):
+        if place is not None and shelf.root.is_relative_to(place.resolve()):
+            raise Misconfigured(f"{shelf.root} lies in what is to be backed up ({place}). Name another folder.")
+
+
+def _require_key(engine: Engine, places: Places) -> None:
+    """Seals that nobody can check or go on with are no seals."""
+    if places.secrets is not None and (places.secrets / SEAL_KEY).is_file():
+        return
+    with Session(engine) as session:
+        if head(session).position:
+            raise Misconfigured(
+                "The key of the seals belongs into the backup: without it the restored record could be neither verified nor "
+                f"continued. Name the folder that holds {SEAL_KEY} in COUNTERSIGN_SECRETS."
+            )
 
 
 def _clear(shelf: Shelf) -> None:
@@ -106,9 +142,12 @@ def _clear(shelf: Shelf) -> None:
         shelf.store().clear()
 
 
-def _digests_of(backups: list[Backup]) -> dict[str, str]:
-    """What the newest backup knows of the shared store."""
-    return {key: sha256 for _, key, sha256 in backups[-1].stored()} if backups else {}
+def _digests_of(shelf: Shelf) -> dict[str, str]:
+    """What the newest backup that can be read knows of the shared store."""
+    for folder in reversed(shelf.whole()):
+        with contextlib.suppress(Misconfigured):
+            return {key: sha256 for _, key, sha256 in shelf.read(folder).stored()}
+    return {}
 
 
 def _require_room(engine: Engine, places: Places, shelf: Shelf, source: Store) -> None:
@@ -152,41 +191,41 @@ def _spools(taking: _Taking, places: Places) -> None:
 
 
 def _secrets(taking: _Taking, places: Places) -> None:
-    if places.secrets is None or not (places.secrets / "seal.key").is_file():
-        taking.tell("COUNTERSIGN_SECRETS names no seal.key, so it is not in this backup: keep it yourself")
-        return
-    for path in sorted(places.secrets.rglob("*")):
-        if path.is_file():
-            taking.copy(path, "secrets", *path.relative_to(places.secrets).parts)
+    """The key of the seals; the passwords and certificates beside it belong to the installation, not to the record."""
+    if places.secrets is not None:
+        taking.copy(places.secrets / SEAL_KEY, "secrets", SEAL_KEY)
 
 
 def _stored(taking: _Taking, source: Store, former: dict[str, str]) -> None:
     """The store: what the shelf has is left there, what it lacks is copied."""
     target, copied, seen, told_at = taking.shelf.store(), 0, 0, time.monotonic()
-    for kind in Kind:
-        for key in source.list(kind):
-            sha256, is_new = _keep(source, target, kind, key, former)
-            if sha256 is None:
-                continue  # erased meanwhile
-            with target.local(kind, key) as path:
-                taking.add(path, path.stat().st_size, sha256)
-            seen, copied = seen + 1, copied + is_new
-            if time.monotonic() - told_at > TELL_EVERY_S:
-                told_at = time.monotonic()
-                taking.tell(f"the store: {seen} files, {copied} of them new, {_mb(taking.bytes)}")
+    keys = ((kind, key) for kind in Kind for key in source.list(kind))
+    for (kind, key), (sha256, is_new) in side_by_side(lambda one: _keep(source, target, *one, former), keys):
+        if sha256 is None:
+            continue  # erased meanwhile
+        with target.local(kind, key) as path:
+            taking.add(path, path.stat().st_size, sha256)
+        seen, copied = seen + 1, copied + is_new
+        if time.monotonic() - told_at > TELL_EVERY_S:
+            told_at = time.monotonic()
+            taking.tell(f"the store: {seen} files, {copied} of them new, {_mb(taking.bytes)}")
     taking.tell(f"the store: {seen} files, {copied} of them new")
 
 
 def _keep(source: Store, target: Store, kind: Kind, key: str, former: dict[str, str]) -> tuple[str | None, bool]:
     """One stored file: its sha256 in the backup, and whether it was copied now."""
     size = target.size_bytes(kind, key)
-    if size is not None and size == source.size_bytes(kind, key):
-        if key in former:
-            return former[key], False
-        with target.open(kind, key) as content:  # an interrupted backup's
-            return digest_of(content), False
+    is_there = size is not None and size == source.size_bytes(kind, key)
+    if is_there and key in former:
+        return former[key], False
     try:
         with source.open(kind, key) as content:
+            if is_there:  # an interrupted backup's
+                with target.open(kind, key) as copied:
+                    sha256 = digest_of(copied)
+                if sha256 == digest_of(content):
+                    return sha256, False
+                content.seek(0)
             return target.copy_in(kind, key, content), True
     except NotFound:
         return None, False
@@ -224,7 +263,7 @@ def _finish(taking: _Taking, kept: Dump, missing: int) -> Backup:
         sync_folder(folder)
     told = {
         "format": FORMAT,
-        "version": version("countersign"),
+        "version": own_version(),
         "database": kept.as_dict(),
         "files": len(taking.lines),
         "bytes": taking.bytes,

@@ -137,9 +137,16 @@ def database_errors() -> Iterator[None]:
     except OperationalError as error:
         raise Misconfigured(f"PostgreSQL does not answer as it should: {_first_line(error)}") from None
     except ProgrammingError as error:
-        if getattr(error.orig, "sqlstate", "") != "42P01":  # undefined_table
-            raise
-        raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
+        match getattr(error.orig, "sqlstate", ""):
+            case "42P01":  # undefined_table
+                raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
+            case "42501":  # insufficient_privilege
+                raise Misconfigured(
+                    "The role in the database's URL may not do this. What changes the schema, or fills it, is done as its "
+                    "owner: name the owner's URL in COUNTERSIGN_OWNER_DATABASE_URL."
+                ) from None
+            case _:
+                raise
 
 
 def _first_line(error: Exception) -> str:

@@ -206,6 +206,7 @@ def _put_back(found: Backup, places: Places, servers: Callable[[], AbstractConte
 
     from gateway.backup import restoring
     from gateway.commands.checks import check
+    from record.audit import SEAL_KEY
     from record.settings import Base
 
     restored = restoring.files(found, places, tell=say)
@@ -216,8 +217,12 @@ def _put_back(found: Backup, places: Places, servers: Callable[[], AbstractConte
         if restored.respooled:
             say(f"{restored.respooled} instances came while the backup was taken; the indexer makes their rows")
         say("holding what was put back against itself")
+        has_key = places.secrets is not None and (places.secrets / SEAL_KEY).is_file()
         settings = Base(
-            database_url=SecretStr(url), store=places.store, secrets=places.secrets, heads_file=places.heads_file
+            database_url=SecretStr(url),
+            store=places.store,
+            secrets=places.secrets if has_key else None,
+            heads_file=places.heads_file,
         )
         faults = check(settings, spool=places.spool, most=20, after_restore=True)
     return faults + len(restored.damaged)

@@ -55,7 +55,7 @@ class DataFolder:
         """Make the folder and what belongs into it."""
         self._make(self.root, self.run, self.secrets, self.store, self.spool, self.logs)
         key = self.secrets / "seal.key"
-        if not key.exists():
+        if not key.exists() and not self.read_state().unfinished:  # a restore brings its own
             write_private(key, secrets.token_hex(32) + "\n")
 
     @contextlib.contextmanager

@@ -66,7 +66,7 @@ def upgrade(root: Path, *, tell: Callable[[str], None]) -> Upgraded | None:
         former = find_postgres_of(made_by)
         if former is None or made_by > program.major:
             raise Misconfigured(other_major(grounds, old, made_by, program.major))
-        _clear(home)
+        _clear(home, lambda cluster: Postgres(grounds, program, state, cluster=cluster))
         _require_room(old, home)
         dumped, new = home / "upgrading-dump", home / f"upgrading-{program.major}"
         dumped.mkdir(mode=0o700)
@@ -81,7 +81,7 @@ def upgrade(root: Path, *, tell: Callable[[str], None]) -> Upgraded | None:
         new.rename(home / f"cluster-{program.major}")  # from here on the new one counts
         sync_folder(home)
         _retire_former(home)
-        _clear(home)
+        shutil.rmtree(dumped)
         return Upgraded(made_by, program.major, kept.rows if kept else 0, old)
 
 
@@ -124,10 +124,10 @@ def _retire_former(home: Path) -> None:
             os.replace(cluster / CONTROL, cluster / f"{CONTROL}.old")
 
 
-def _clear(home: Path) -> None:
-    """What an interrupted upgrade left goes; it never counted."""
+def _clear(home: Path, server_on: Callable[[Path], Postgres]) -> None:
+    """What an interrupted upgrade left goes, with the server that may still be leaving; it never counted."""
     for leftover in home.glob("upgrading-*"):
-        shutil.rmtree(leftover)
+        server_on(leftover).discard()
 
 
 def _require_room(old: Path, home: Path) -> None:

@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Select, and_, func, select
 from sqlalchemy.orm import Session
 
 from record.errors import InvalidInstance, InvalidRequest, NotFound
@@ -25,6 +25,8 @@ from record.states import InstanceKind, Purpose, ReasonCode
 
 THUMBNAIL = 256
 """Pixels of a thumbnail's longer side."""
+MAX_FRAMES = 100_000
+"""Frames of one image that can be asked for: a header may claim two billion, and a page counts them."""
 
 
 class Preset(StrEnum):
@@ -92,7 +94,7 @@ class View:
         """As it stands in an address; what is usual is left out."""
         said = {
             "preset": str(self.preset) if self.preset and not self.window else None,
-            "window": ",".join(f"{value:g}" for value in self.window) if self.window else None,
+            "window": ",".join(map(decimal, self.window)) if self.window else None,
             "invert": "true" if self.invert else None,
             "size": str(self.size) if self.size else None,
         }
@@ -205,8 +207,8 @@ def find(session: Session, study: Study, instance_id: uuid.UUID, frame: int = 1)
 
 
 def frames_in(instance: Instance) -> int:
-    """How many frames an image says that it has."""
-    return max(1, int(instance.header.get("number_of_frames") or 1))
+    """How many frames an image says that it has, as far as they can be asked for."""
+    return min(MAX_FRAMES, max(1, int(instance.header.get("number_of_frames") or 1)))
 
 
 def seen_by_model(session: Session, study: Study, instance_id: uuid.UUID, frame: int) -> list[str]:
@@ -228,13 +230,20 @@ def seen_by_model(session: Session, study: Study, instance_id: uuid.UUID, frame:
 def flags_of(values: Any) -> tuple[str, ...]:  # an Instance, or a row with its columns
     """What somebody who looks at an image must know of it, as codes."""
     decided = values.conflict_decided_at is not None
+    named_another = values.conflict_kind == "identity" and values.conflict_of_id is None
+    left_out = decided and (values.conflict_of_id is not None or (named_another and values.rejected))
     told = {
         "conflict": values.conflict_kind is not None and not decided,
-        "left_out": values.conflict_of_id is not None and decided,
-        "rejected": values.rejected,
+        "left_out": left_out,
+        "rejected": values.rejected and not left_out,
         "prior": values.prior,
     }
     return tuple(code for code, holds in told.items() if holds)
+
+
+def decimal(value: float) -> str:
+    """A centre or width as it stands in an address: to four places, never as a power of ten."""
+    return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def address(study_instance_uid: str, instance_id: uuid.UUID, frame: int, view: View | None = None) -> str:
@@ -269,7 +278,9 @@ def _release() -> str:
 
 def _numbered(study: Study, series_id: uuid.UUID | None) -> Any:
     """The study's images with their place in their series."""
-    frames = func.greatest(1, func.coalesce(Instance.header["number_of_frames"].as_integer(), 1))
+    claimed = func.coalesce(Instance.header["number_of_frames"].as_integer(), 1)
+    frames = func.least(MAX_FRAMES, func.greatest(1, claimed))
+    decided = Instance.conflict_decided_at.is_not(None)
     listed: Select[Any] = (
         select(
             Instance.id.label("instance_id"),
@@ -300,7 +311,8 @@ def _numbered(study: Study, series_id: uuid.UUID | None) -> Any:
             Instance.kind == InstanceKind.IMAGE,
             Instance.duplicate_of_id.is_(None),
             Instance.erased_at.is_(None),
-            or_(Instance.conflict_of_id.is_(None), Instance.conflict_decided_at.is_(None)),
+            ~and_(decided, Instance.conflict_of_id.is_not(None)),
+            ~and_(decided, Instance.conflict_kind == "identity", Instance.rejected),  # another patient's
         )
     )
     return (listed.where(Instance.series_id == series_id) if series_id else listed).subquery()

@@ -190,6 +190,7 @@ def _http(request: Request, error: Exception) -> Response:
         410: "The words of this report are erased for good.",
         413: "The body of the request is larger than this address takes.",
         400: "The body of the request cannot be read.",
+        503: "Too much is asked for at once. Try again in a moment.",
     }
     detail = details.get(error.status_code, HTTPStatus(error.status_code).phrase)
     headers = {"Allow": ", ".join(_served(request))} if error.status_code == 405 else error.headers

@@ -29,6 +29,9 @@ from record.states import Guard
 
 SIGNED_IN_AGAIN = english("Signed in again")
 WRONG_PASSWORD = english("The password was wrong")
+SESSION_OVER = english("Your session is over")
+SIGN_IN_BELOW = "Sign in below: your text is kept."
+OTHER_SESSION = "This page belongs to another session, or you may not save. Sign in below: your text is kept."
 NOTHING_SIGNED = "Nothing is signed, and the text is saved as it stands here. Type your password again."
 router = APIRouter(include_in_schema=False, prefix="/reports")
 Count = Annotated[int, Form(ge=0, le=1_000_000)]
@@ -166,6 +169,10 @@ def _text_kept(request: Request, error: Exception) -> Response:
     problem = problems.of_error(error.error)
     if not problems.wants_page(request):
         return problems.answer(request, problem)
+    if isinstance(error.error, NotAuthenticated):
+        problem |= {"title": SESSION_OVER, "detail": SIGN_IN_BELOW}
+    else:
+        problem |= {"detail": OTHER_SESSION}
     try:
         report_id = uuid.UUID(str(request.path_params.get("report_id")))
     except ValueError:

@@ -18,6 +18,8 @@ from record.models import Study
 
 MOST_THUMBNAILS = 12
 """Of one series; more are spread evenly over it."""
+MOST_IN_ALL = 360
+"""Of a study: where there would be more, each series gets fewer, but one at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,10 @@ class ShownSeries:
 
 def series_shown(session: Session, study: Study, *, identified: bool) -> list[ShownSeries]:
     """Every series of a study that has images."""
-    images = frames.images_of(session, study, identified=identified, per_series=MOST_THUMBNAILS)
+    images = frames.images_of(session, study, identified=identified, per_series=MOST_THUMBNAILS, limit=MOST_IN_ALL + 1)
+    if len(images) > MOST_IN_ALL:
+        each = max(1, MOST_IN_ALL // len(frames.series_of(session, study)))
+        images = frames.images_of(session, study, identified=identified, per_series=each)
     return [
         _series(study.study_instance_uid, list(of_series))
         for _, of_series in groupby(images, key=lambda image: image.series_id)

@@ -30,16 +30,27 @@ _AGES = {
     "M": languages.english("{count} mo"),
     "Y": languages.english("{count} y"),
 }
+_WITHOUT_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+"""Kana, ideographs and Hangul: family and given name stand side by side."""
 APPEARANCE_COOKIE = "countersign_appearance"
 APPEARANCES = ("auto", "light", "dark")
 
 
 def _person(name: str) -> str:
-    """A DICOM person name for reading: `DOE^JOHN` is `DOE, JOHN` (PS3.5, 6.2.1)."""
-    groups = [group for group in name.split("=") if group.strip("^ ")]
-    family, *others = groups[0].split("^") if groups else [""]
-    given = " ".join(part for part in others if part.strip())
-    return f"{family}, {given}" if given else family
+    """A DICOM person name for reading: `WANG^XIAODONG=王^小东` is `WANG, XIAODONG 王小东` (PS3.5, 6.2.1).
+
+    The third, phonetic, group is shown only where neither of the others is there.
+    """
+    groups = [_group(group) for group in name.split("=")]
+    return " ".join(group for group in groups[:2] if group) or " ".join(group for group in groups[2:] if group)
+
+
+def _group(group: str) -> str:
+    family, *others = (part.strip() for part in group.split("^"))
+    if _WITHOUT_SPACES.search(group):
+        return "".join((family, *others))
+    given = " ".join(part for part in others if part)
+    return ", ".join(part for part in (family, given) if part)
 
 
 def _day(date: str) -> str:

@@ -29,7 +29,7 @@ from gateway.web.templating import page
 from record import studies
 from record.access import Action, may
 from record.db import transaction
-from record.errors import InvalidInstance
+from record.errors import InvalidInstance, NotFound
 from record.models import Instance, Study
 from record.store import Kind
 
@@ -144,18 +144,19 @@ class Viewed:
     @property
     def place(self) -> Place | None:
         """Where the frame stands in its series, counting every frame of every image."""
-        steps = [(image.instance_id, frame) for image in self.strip for frame in range(1, image.frames + 1)]
-        if (self.instance.id, self.frame) not in steps:
+        if self.image is None:
             return None
-        at = steps.index((self.instance.id, self.frame))
-        before, after = steps[at - 1 : at], steps[at + 1 : at + 2]
+        before = sum(image.frames for image in self.strip[: self.strip.index(self.image)])
+        at, of = before + self.frame, sum(image.frames for image in self.strip)
+        back = at > 1
+        on = at < of
         return Place(
-            at + 1,
-            len(steps),
-            self.address(*before[0]) if before else None,
-            self.address(*after[0]) if after else None,
-            self.address(*steps[0]) if before else None,
-            self.address(*steps[-1]) if after else None,
+            at,
+            of,
+            self._at(at - 1) if back else None,
+            self._at(at + 1) if on else None,
+            self._at(1) if back else None,
+            self._at(of) if on else None,
         )
 
     @property
@@ -195,7 +196,12 @@ class Viewed:
         of_file = sent[number] if number < len(sent) and self.view.preset in {None, *SENT} else {}
         chosen = self.view.window or WINDOWS.get(self.view.preset or Preset.AUTO)
         center, width = chosen or (of_file.get("center"), of_file.get("width"))
-        return tuple("" if value is None else f"{value:g}" for value in (center, width))  # type: ignore[return-value]
+        return tuple("" if value is None else frames.decimal(value) for value in (center, width))  # type: ignore[return-value]
+
+    @property
+    def is_lossy(self) -> bool:
+        """Whether compression may have cost detail."""
+        return bool(self.described.get("lossy"))
 
     @property
     def edges(self) -> orientation.Edges | None:
@@ -219,6 +225,9 @@ class Viewed:
         """A small picture of a series."""
         view = View(size=frames.THUMBNAIL)
         return frames.address(self.whose.study_instance_uid, image.instance_id, _middle(image), view)
+
+    def _at(self, number: int) -> str:
+        return self.address(*step(self.strip, number))
 
     def _as(self, view: View, *, is_full: bool | None = None) -> str:
         full = self.is_full if is_full is None else is_full
@@ -265,8 +274,8 @@ def viewer(
         view = replace(view, preset=None, window=(center, width))
         return RedirectResponse(_address(study_instance_uid, instance_id, frame, view, is_full=is_full), 303)
     found = _load(web, visitor, study_instance_uid, instance_id, frame, view, is_full=is_full)
-    if number is not None and (wanted := _step(found.strip, number)):
-        return RedirectResponse(found.address(*wanted), 303)
+    if number is not None and found.strip:
+        return RedirectResponse(found.address(*step(found.strip, number)), 303)
     described, fault = _describe(web, found.instance, frame)
     found = replace(found, described=described, fault=fault, view=_fitting(view, described))
     return page("viewer.html", request=request, visitor=visitor, viewed=found, study=found.whose)
@@ -312,7 +321,7 @@ def _describe(web: Web, instance: Instance, frame: int) -> tuple[Mapping[str, An
     try:
         with web.store.local(Kind.INSTANCE, instance.id.hex) as path:
             described, _ = web.decoders.ask("describe", path, frame)
-    except InvalidInstance as error:
+    except (InvalidInstance, NotFound) as error:
         return {}, error.message
     except HTTPException:
         return {}, None
@@ -330,13 +339,13 @@ def _fitting(view: View, described: Mapping[str, Any]) -> View:
     return replace(view, preset=None) if unfit or number >= max(1, len(described["sent"])) else view
 
 
-def _step(strip: Sequence[ImageShown], number: int) -> tuple[uuid.UUID, int] | None:
+def step(strip: Sequence[ImageShown], number: int) -> tuple[uuid.UUID, int]:
     """The image and frame that are the `number`th picture of a series; the last where there are fewer."""
     for image in strip:
         if number <= image.frames:
             return image.instance_id, number
         number -= image.frames
-    return (strip[-1].instance_id, strip[-1].frames) if strip else None
+    return strip[-1].instance_id, strip[-1].frames
 
 
 def _middle(image: ImageShown) -> int:

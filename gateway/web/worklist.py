@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import unicodedata
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -31,6 +32,8 @@ from record.states import LIVE_REPORT, SIGNED_REPORT, Lane, Purpose, ReadingStat
 
 _Rows = Select[Study, uuid.UUID, str, str | None, int, Report, list[str], str, bool]
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
+_LONGEST_FAMILY = 3
+"""Ideographs in a family name: one or two in Chinese and Korean, up to three in Japanese, with few exceptions."""
 _BETWEEN_WORDS = dict.fromkeys(map(ord, "^=.,_/'-\\&|!():<>\x00"), " ")
 _ENDED = sorted(set(ReportState) - LIVE_REPORT)
 _IDENTIFYING = (
@@ -54,8 +57,9 @@ _CONFLICT = (
 class Search:
     """Whose studies are asked for, by what belongs to a patient; None asks for all.
 
-    A name is words: each must begin a word of the patient's name, in any order and case. An identifier is compared as it
-    stands; one that ends with ``*`` as a beginning (PS3.4, C.2.2.2.4). Dates are inclusive.
+    A name is words: each must begin a word of the patient's name, in any order and case; ideographs may stand without
+    spaces. An identifier is compared as it stands; one that ends with ``*`` as a beginning (PS3.4, C.2.2.2.4). Dates are
+    inclusive.
     """
 
     patient_name: str | None = None
@@ -301,7 +305,7 @@ def _find(statement: _Rows, search: Search) -> _Rows:
             statement = statement.where(column == asked)
     words = (search.patient_name or "").translate(_BETWEEN_WORDS).replace("*", " ").split()
     if words:
-        asked = " & ".join(f"'{word}':*" for word in words)
+        asked = " & ".join(map(_beginning, words))
         statement = statement.where(literal_column(NAME_WORDS).op("@@")(func.to_tsquery(_SIMPLE, asked)))
     elif search.patient_name and search.patient_name.strip(" *"):
         statement = statement.where(false())  # nothing but punctuation
@@ -310,6 +314,14 @@ def _find(statement: _Rows, search: Search) -> _Rows:
     if search.study_date_to:
         statement = statement.where(Study.study_date.between("0", f"{search.study_date_to:%Y%m%d}"))
     return statement
+
+
+def _beginning(word: str) -> str:
+    """A word of a name as a query; without spaces between them, ideographs may be a family and a given name."""
+    ways = [f"'{word}':*"]
+    if all(unicodedata.east_asian_width(letter) == "W" for letter in word):
+        ways += [f"'{word[:at]}' & '{word[at:]}':*" for at in range(1, min(len(word), _LONGEST_FAMILY + 1))]
+    return f"({' | '.join(ways)})"
 
 
 def _write(study: Study) -> str:

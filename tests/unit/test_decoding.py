@@ -110,6 +110,63 @@ def test_frames_windows_and_sizes_are_as_asked(child, tmp_path):
     assert child.render(path, window="lung").transform["voi"]["source"] == "named:lung"
 
 
+CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
+
+
+def test_a_person_s_picture_is_grey_alone_and_of_the_asked_size(child, tmp_path):
+    path = str(instance(tmp_path / "c.dcm", **CT))
+    said, png = child.call({"op": "show", "path": path, "frame": 0, "view": {"kind": "sent", "number": 1}}, 60)
+    assert said == {"height": 64, "width": 48}
+    assert Image.open(io.BytesIO(png)).mode == "L"
+    said, png = child.call({"op": "show", "path": path, "frame": 0, "max_side": 32}, 60)
+    assert Image.open(io.BytesIO(png)).size == (24, 32) == (said["width"], said["height"])
+
+
+def test_a_narrow_window_is_taken_as_it_is_meant(child, tmp_path):
+    path = str(instance(tmp_path / "c.dcm", np.arange(16, dtype="<u2").reshape(4, 4)))
+    view = {"kind": "window", "center": 7.5, "width": 0.5}  # LINEAR knows no width under 1 (PS3.3 C.11.2.1.2.1)
+    _, png = child.call({"op": "show", "path": path, "frame": 0, "view": view}, 60)
+    assert np.asarray(Image.open(io.BytesIO(png))).ravel().tolist() == [0] * 8 + [255] * 8
+
+
+@pytest.mark.parametrize(
+    ("values", "request_", "refused"),
+    [
+        ({}, {"view": {"kind": "window", "center": 40, "width": 400, "hounsfield": True}}, "not_hounsfield"),
+        ({}, {"view": {"kind": "sent", "number": 2}}, "not_sent"),
+        ({}, {"view": {"kind": "window", "center": 40, "width": 400}}, None),
+        (CT, {"view": {"kind": "window", "center": 40, "width": 400, "hounsfield": True}}, None),
+        ({"WindowCenter": [1, 2], "WindowWidth": [5, 5]}, {"view": {"kind": "sent", "number": 2}}, None),
+        ({"PhotometricInterpretation": "RGB"}, {"view": {"kind": "window", "center": 1, "width": 2}}, "colour"),
+        ({"PhotometricInterpretation": "RGB"}, {"invert": True}, "colour"),
+    ],
+)
+def test_a_view_that_does_not_fit_is_refused_by_name(child, tmp_path, values, request_, refused):
+    said, png = child.call({"op": "show", "path": str(instance(tmp_path / "v.dcm", **values)), **request_}, 60)
+    assert said.get("refused") == refused
+    assert bool(png) is not bool(refused)
+
+
+def test_what_can_be_asked_of_a_frame_is_told_without_decoding_it(child, tmp_path):
+    said = {"WindowCenter": [40, 50], "WindowWidth": [400, 80], "WindowCenterWidthExplanation": ["WINDOW1", "BRAIN"]}
+    path = instance(tmp_path / "d.dcm", np.zeros((0, 48), "<u2"), Rows=64, **CT, **said)  # no pixel is there
+    described, rest = child.call({"op": "describe", "path": str(path), "frame": 0}, 60)
+    assert described == {
+        "grey": True,
+        "hounsfield": True,
+        "sent": [
+            {"explanation": "WINDOW1", "center": 40.0, "width": 400.0},
+            {"explanation": "BRAIN", "center": 50.0, "width": 80.0},
+        ],
+        "lossy": False,
+    }
+    assert rest == b""
+    lossy = instance(tmp_path / "l.dcm", LossyImageCompression="01")
+    assert child.call({"op": "describe", "path": str(lossy), "frame": 0}, 60)[0]["lossy"]
+    with pytest.raises(UnsupportedInstance, match="render, show and describe"):
+        child.call({"op": "else", "path": str(path)}, 60)
+
+
 def test_byte_order_makes_no_difference(child, tmp_path):
     little = child.render(instance(tmp_path / "l.dcm"))
     big = child.render(instance(tmp_path / "b.dcm", RAMP.astype(">u2"), syntax=ExplicitVRBigEndian))

@@ -34,6 +34,7 @@ ROOT = WEB.parent.parent
 FOREIGN = sorted(set(languages.NAMES) - {languages.ENGLISH})
 STATES = (StudyState, ReadingState, ReportState, DeliveryState, Lane, Role, Purpose, Guard, ReasonCode)
 FLAGS = {"low_confidence", "no_headings", "cut_short", "conflict", "outdated", "receiving_late", "retrying", "erased"}
+IMAGES = {"left_out", "rejected", "prior"}
 EVIDENCE = {"quiet", "count", "max_wait"}
 REVISIONS = {"save", "begun"}
 SPOKEN = {"Not signed in", *problems.TITLES.values()}
@@ -64,7 +65,7 @@ def texts() -> set[str]:
 
 def codes() -> set[str]:
     known = {str(value) for kind in STATES for value in kind} | {str(code) for code in SectionCode}
-    return known | set(CHECKS) | FLAGS | EVIDENCE | REVISIONS
+    return known | set(CHECKS) | FLAGS | IMAGES | EVIDENCE | REVISIONS
 
 
 def constants_of_errors() -> set[str]:

@@ -84,3 +84,29 @@ def test_a_private_file_is_replaced_whole(tmp_path):
     write_private(tmp_path / "secret", "second")
     assert (tmp_path / "secret").read_text() == "second"
     assert os.listdir(tmp_path) == ["secret"]
+
+
+def test_a_folder_that_was_filled_in_part_counts_for_no_other_command(tmp_path):
+    made = DataFolder(tmp_path / "half")
+    with pytest.raises(KeyboardInterrupt), made.filling("countersign restore --from x"):
+        raise KeyboardInterrupt
+    for refused in (lambda: made.require_whole(made.read_state()), lambda: environment_of(made.root)):
+        with pytest.raises(Misconfigured, match="Repeat it: countersign restore --from x"):
+            refused()
+    made.prepare()
+    assert not (made.secrets / "seal.key").exists(), "the backup brings its own"
+    with made.filling("countersign restore --from x"):
+        pass
+    made.require_whole(made.read_state())
+    made.prepare()
+    assert (made.secrets / "seal.key").exists()
+
+
+def test_a_folder_is_new_until_something_is_kept_in_it(tmp_path):
+    made = DataFolder(tmp_path / "new")
+    assert made.is_new()
+    made.make()
+    (made.root / "empty" / "below").mkdir(parents=True)
+    assert made.is_new()
+    (made.root / "empty" / "below" / "file").touch()
+    assert not made.is_new()

@@ -215,7 +215,17 @@ def test_values_from_outside_are_escaped_on_a_page(app: FastAPI) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sent", "shown"), [("DOE^JOHN^^^", "DOE, JOHN"), ("", ""), ("=山田^太郎", "山田, 太郎"), ("PHANTOM", "PHANTOM")]
+    ("sent", "shown"),
+    [
+        ("DOE^JOHN^^^", "DOE, JOHN"),
+        ("", ""),
+        ("PHANTOM", "PHANTOM"),
+        ("=山田^太郎", "山田太郎"),
+        ("Wang^Xiaodong=王^小东", "Wang, Xiaodong 王小东"),
+        ("Yamada^Tarou=山田^太郎=やまだ^たろう", "Yamada, Tarou 山田太郎"),
+        ("==やまだ^たろう", "やまだたろう"),
+        ("^Ana María", "Ana María"),
+    ],
 )
 def test_a_person_s_name_is_shown_for_reading(sent: str, shown: str) -> None:
     assert templating._person(sent) == shown

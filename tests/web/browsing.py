@@ -24,7 +24,7 @@ from tests.web import words
 from tests.web.ward import Ward
 
 SHOTS = "COUNTERSIGN_SCREENSHOTS"
-"""Names the folder that screenshots are left in."""
+"""Names the folder that screenshots are left in; without it none are made."""
 DESK, PHONE = (1280, 800), (390, 844)
 _BY_STATUS = re.compile(r"^Failed to load resource: the server responded with a status of \d+")
 """The console repeats what `_answered` judges with more knowledge."""
@@ -37,7 +37,7 @@ class Window:
     ward: Ward
     context: BrowserContext
     page: Page
-    shots: Path
+    shots: Path | None
     faults: list[str] = field(default_factory=list)
     expected: set[int] = field(default_factory=lambda: {401, 403, 404, 409, 422})
     """Statuses that a page may have; whatever a page loads must come with less than 400."""
@@ -72,10 +72,14 @@ class Window:
         """What went wrong, as the page says it."""
         return self.page.get_by_role("alert")
 
+    def says(self, words: str) -> None:
+        """The page says, where it says what happened, these words."""
+        expect(self.page.get_by_role("main").get_by_role("status").filter(has_text=words)).to_be_visible()
+
     @property
-    def done(self) -> Locator:
-        """What was done, as the page says it."""
-        return self.page.get_by_role("main").get_by_role("status")
+    def rows(self) -> Locator:
+        """The names of the worklist's studies, as links, from the top."""
+        return self.page.get_by_role("table").get_by_role("rowheader").get_by_role("link")
 
     @property
     def path(self) -> str:
@@ -89,7 +93,9 @@ class Window:
         self.page.get_by_role("main").get_by_role("button").click()
 
     def shot(self, name: str, *, whole: bool = False) -> None:
-        """Leave a screenshot."""
+        """Leave a screenshot, where somebody wants them."""
+        if self.shots is None:
+            return
         self.page.screenshot(path=self.shots / f"{name}.png", full_page=whole)
 
     def kept_by_the_browser(self) -> list[str]:
@@ -130,9 +136,11 @@ class Window:
 class Windows:
     """All windows of one test, closed at its end, each asked then for what went wrong."""
 
-    def __init__(self, browser: Browser, ward: Ward, shots: Path) -> None:
-        self._browser, self._ward, self._shots = browser, ward, Path(os.environ.get(SHOTS) or shots)
-        self._shots.mkdir(parents=True, exist_ok=True)
+    def __init__(self, browser: Browser, ward: Ward) -> None:
+        self._browser, self._ward = browser, ward
+        self._shots = Path(os.environ[SHOTS]) if os.environ.get(SHOTS) else None
+        if self._shots:
+            self._shots.mkdir(parents=True, exist_ok=True)
         self._opened: list[Window] = []
 
     def __call__(
@@ -155,6 +163,7 @@ class Windows:
         )
         if role is not None:
             context.add_cookies([{"name": auth.COOKIE, "value": self._secret(role, login), "url": self._ward.url}])
+        context.set_default_timeout(10_000)
         window = Window(self._ward, context, context.new_page(), self._shots).watch()
         self._opened.append(window)
         return window

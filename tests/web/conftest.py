@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
@@ -51,9 +50,9 @@ def ward(
 
 
 @pytest.fixture
-def windows(browser: Browser, ward: Ward, tmp_path: Path) -> Iterator[Windows]:
+def windows(browser: Browser, ward: Ward) -> Iterator[Windows]:
     """Opens windows, and fails the test for whatever went wrong in one."""
-    made = Windows(browser, ward, tmp_path)
+    made = Windows(browser, ward)
     yield made
     faults = made.close()
     assert not faults, "\n".join(faults)

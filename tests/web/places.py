@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import text
-
 from record.db import transaction
 from record.models import Instance
 from record.states import Role
@@ -86,11 +84,9 @@ def _over(window: Window) -> None:
 
 def _stale(window: Window) -> None:
     """A text comes after another one was saved."""
-    window.open_study(window.ward.uids["stale"])
-    with transaction(window.ward.desk.engine) as session:
-        study = study_of(session, window.ward.uids["stale"])
-        session.execute(text("SELECT 1 FROM reports WHERE study_id = :id"), {"id": study.id})
-    window.ward.write(window.ward.uids["stale"], "Findings:\nSomebody else's words.\n")
+    study_uid = window.ward.study("Stale^Words")
+    window.open_study(study_uid)
+    window.ward.write(study_uid, "Findings:\nSomebody else's words.\n")
     window.editor.fill("Findings:\nMy own words.\n")
     window.press(words.SAVE)
     window.page.wait_for_url("**/text")
@@ -125,7 +121,12 @@ PLACES: Mapping[str, Place] = {
     "study of an operator": Place(address("/studies/{failed}"), Role.OPERATOR),
     "sign": Place(signing("draft"), unsigned=True),
     "sign, other images": Place(signing("outdated"), unsigned=True),
+    "viewer, film": Place(viewer("draft")),
+    "viewer, slices": Place(viewer("CT", 4)),
+    "viewer, loop": Place(viewer("US"), Role.RESIDENT),
+    "viewer, final": Place(viewer("final")),
     "text kept": Place(_over),
+    "text of two editors": Place(_stale, unsigned=True),
     "no such page": Place(address("/studies/1.2.3")),
     "operations": Place(address("/operations"), Role.OPERATOR),
     "operations of an admin": Place(address("/operations"), Role.ADMIN),

@@ -112,6 +112,12 @@ class Ward:
         self.send(images(who["PatientName"], StudyInstanceUID=study_uid, PatientID=who["PatientID"]))
         self.close(study_uid, ends=ends)
 
+    def conflicting(self, name: str, **said: Any) -> str:
+        """A study with an instance whose UID is known and whose bytes are not the same; returns its UID."""
+        study_uid = self.study(name, **said)
+        _another_patient_in(self, study_uid)
+        return study_uid
+
     def write(self, study_uid: str, words: str, *, then: str | None = None, role: Role = Role.ATTENDING) -> None:
         """A physician saves these words through the API, and then declares them preliminary or signs."""
         client = self.desk.signed_in(role)
@@ -245,7 +251,7 @@ def images(name: str, *, sent: str = "DX", **said: Any) -> list[Dataset]:
         case "DX":
             film = _film(512)
             shown = {"WindowCenter": 2048, "WindowWidth": 4096, "SeriesDescription": "PA", "BodyPartExamined": "CHEST"}
-            return [_instance(DX, film, **common, **shown)]
+            return [_instance(DX, film, **common, **shown, PixelSpacing=[0.5, 0.5])]
         case "CT":
             return [
                 _instance(
@@ -257,6 +263,7 @@ def images(name: str, *, sent: str = "DX", **said: Any) -> list[Dataset]:
                     BodyPartExamined="ABDOMEN",
                     RescaleSlope=1,
                     RescaleIntercept=-1024,
+                    PixelSpacing=[1.6, 1.6],
                     ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
                     ImagePositionPatient=[0, 0, 5 * number],
                 )

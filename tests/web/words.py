@@ -6,6 +6,8 @@ LOGIN, PASSWORD, SIGN_IN, SIGN_OUT = "Login", "Password", "Sign in", "Sign out"
 SIGN_IN_AND_GO_ON = "Sign in and go on"
 WRONG = "The login or the password is wrong, or the account is locked."
 
+KEPT_TEXT = "Your text"
+
 WORKLIST, NEXT = "Worklist", "Next to read ›"
 SEARCH, BACK_TO_WORKLIST, FILTERS, FILTER, CLEAR = "Search", "Back to the worklist", "Filters", "Filter", "Clear"
 PATIENT_NAME, PATIENT_ID, ACCESSION, FROM, TO = (

@@ -4,6 +4,7 @@
 
 const BACKGROUND = { "X-Countersign-Background": "1" }; // says that no person asked: keeps no session alive
 const EVERY_MS = 3000;
+const REACHED = "a[href], button, summary, [tabindex]"; // what the focus can be on in a list
 const $ = (selector, under = document) => under.querySelector(selector);
 const all = (selector, under = document) => [...under.querySelectorAll(selector)];
 
@@ -36,13 +37,14 @@ if (live) {
     const rows = $("#rows");
     const at = rows.contains(document.activeElement) ? document.activeElement : null;
     const row = at && at.closest("tr[id]");
-    const tab = at && at.dataset.tab;
     const place = row ? all("tr[id]", rows).indexOf(row) : -1;
+    const inRow = row ? all(REACHED, row).indexOf(at) : -1;
+    const inAll = at ? all(REACHED, rows).indexOf(at) : -1;
     rows.replaceChildren(...fresh.childNodes);
     if (row) {
       const same = document.getElementById(row.id) || all("tr[id]", rows)[Math.min(place, all("tr[id]", rows).length - 1)];
-      if (same) $("a", same)?.focus({ preventScroll: true });
-    } else if (tab) $(`[data-tab="${tab}"]`, rows)?.focus({ preventScroll: true });
+      if (same) (all(REACHED, same)[inRow] || $("a", same))?.focus({ preventScroll: true });
+    } else if (at) all(REACHED, rows)[inAll]?.focus({ preventScroll: true });
   };
   const look = async () => {
     if (document.visibilityState !== "visible") return;

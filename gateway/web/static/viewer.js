@@ -11,15 +11,35 @@
   const SETTLED_MS = 180;
   const AHEAD = [1, -1, 2, -2];
 
-  const steps = viewer.dataset.pictures.split(",").filter(Boolean).flatMap((one) => {
+  // every frame of every image is a step; images are kept, not steps: a header may claim as many as it likes
+  let count = 0;
+  const images = viewer.dataset.pictures.split(",").filter(Boolean).map((one) => {
     const [id, frames] = one.split(":");
-    return Array.from({ length: Number(frames) }, (_, n) => `${id}/${n + 1}`);
+    const first = count;
+    count += Number(frames);
+    return { id, first };
   });
+  const firstOf = new Map(images.map((image) => [image.id, image.first]));
+  const stepAt = (n) => {
+    if (n < 0 || n >= count) return null;
+    let low = 0;
+    let high = images.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (images[middle].first <= n) low = middle;
+      else high = middle - 1;
+    }
+    return `${images[low].id}/${n - images[low].first + 1}`;
+  };
+  const indexOf = (step) => {
+    const [id, frame] = step.split("/");
+    return firstOf.has(id) ? firstOf.get(id) + Number(frame) - 1 : -1;
+  };
   const stepOf = (address) => {
     const url = new URL(address, location.href);
     return `${url.pathname.split("/").pop()}/${url.searchParams.get("frame") || 1}`;
   };
-  let at = steps.indexOf(stepOf(location.href));
+  let at = indexOf(stepOf(location.href));
   let loading = null;
   let settling = 0;
   let retry = 0;
@@ -75,21 +95,25 @@
     if (!shownThen || !picture()) $("[data-frame]", stage).replaceChildren(...$("[data-frame]", stageThen).childNodes);
     else { put(shownThen.getAttribute("src")); picture().alt = shownThen.alt; }
     watch();
-    at = steps.indexOf(stepOf(location.href));
+    at = indexOf(stepOf(location.href));
     viewer.classList.remove("stale");
     rule();
-    for (const by of AHEAD) if (picture() && at >= 0 && steps[at + by]) new Image().src = servedOf(steps[at + by]);
+    lookAhead();
+  }
+
+  function lookAhead() {
+    for (const by of AHEAD) if (picture() && at >= 0 && stepAt(at + by)) new Image().src = servedOf(stepAt(at + by));
   }
 
   function step(to) {
-    const next = Math.min(Math.max(to, 0), steps.length - 1);
+    const next = Math.min(Math.max(to, 0), count - 1);
     if (at < 0 || next === at) return;
     at = next;
     viewer.classList.add("stale");
-    if (picture()) put(servedOf(steps[at]));
+    if (picture()) put(servedOf(stepAt(at)));
     const number = $("[data-at]");
     if (number) number.textContent = at + 1;
-    const address = pageOf(steps[at]);
+    const address = pageOf(stepAt(at));
     loading?.abort();
     clearTimeout(settling);
     settling = setTimeout(() => settle(address), SETTLED_MS);
@@ -97,13 +121,14 @@
 
   function go(address) {
     clearTimeout(settling);
-    if (stepOf(address) !== steps[at]) viewer.classList.add("stale");
+    if (stepOf(address) !== stepAt(at)) viewer.classList.add("stale");
     settle(address);
   }
 
   // ---- a picture that does not come says why; one that had to wait comes by itself
   async function failed() {
     const shown = picture();
+    stage.classList.add("nothing");
     const src = shown.src;
     try {
       const answer = await fetch(src, { credentials: "same-origin" });
@@ -128,7 +153,7 @@
     const shown = picture();
     if (!shown || shown.dataset.watched) return;
     shown.dataset.watched = "yes";
-    shown.addEventListener("load", () => { say(""); shown.classList.remove("waits"); rule(); });
+    shown.addEventListener("load", () => { say(""); shown.classList.remove("waits"); stage.classList.remove("nothing"); rule(); });
     shown.addEventListener("error", () => { shown.classList.remove("waits"); failed(); });
     if (shown.complete && !shown.naturalWidth) failed();
   }
@@ -162,7 +187,7 @@
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
     if (by) step(at + by);
     else if (event.key === "Home") step(0);
-    else if (event.key === "End") step(steps.length - 1);
+    else if (event.key === "End") step(count - 1);
     else {
       const link = $(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
       if (!link) return;
@@ -172,7 +197,7 @@
   });
   let rolled = 0;
   stage.addEventListener("wheel", (event) => {
-    if (event.ctrlKey || steps.length < 2 || stage.classList.contains("full")) return;
+    if (event.ctrlKey || count < 2 || stage.classList.contains("full")) return;
     event.preventDefault();
     rolled += event.deltaMode ? event.deltaY * 40 : event.deltaY;
     const by = Math.trunc(rolled / 60);
@@ -188,5 +213,5 @@
   for (const help of all("[data-help]")) help.hidden = false;
   watch();
   if (picture()?.complete) rule();
-  for (const by of AHEAD) if (picture() && at >= 0 && steps[at + by]) new Image().src = servedOf(steps[at + by]);
+  lookAhead();
 })();
