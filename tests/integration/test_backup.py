@@ -73,6 +73,7 @@ def test_an_image_that_is_indexed_while_a_backup_is_taken_is_in_it(run: Keeping,
     assert fresh.stored() == run.stored()
 
 
+@pytest.mark.slow
 def test_an_image_that_comes_while_a_backup_is_taken_does_no_harm(run: Keeping, make: MakeRun, tmp_path: Path) -> None:
     def come(_line: str) -> None:
         run.receive()
@@ -103,6 +104,7 @@ def test_a_second_backup_copies_only_what_is_new(run: Keeping, tmp_path: Path) -
     assert len(whole(shelf)) == 1
 
 
+@pytest.mark.slow
 def test_a_removed_backup_takes_along_what_no_other_needs(run: Keeping, make: MakeRun, tmp_path: Path) -> None:
     shelf = tmp_path / "shelf"
     (key,) = run.stored()
@@ -118,6 +120,7 @@ def test_a_removed_backup_takes_along_what_no_other_needs(run: Keeping, make: Ma
     assert make("fresh").command("restore", "--from", shelf)[0] == 0
 
 
+@pytest.mark.slow
 def test_rows_may_lie_in_another_order_than_before(run: Keeping, make: MakeRun, tmp_path: Path) -> None:
     """A table with gaps is filled in another order when it is loaded, since the server puts a row where it fits."""
     with transaction(run.engine) as session:
@@ -163,6 +166,7 @@ def test_what_survived_beside_a_lost_database_is_taken_up_again(run: Keeping, ma
         anew.engine.dispose()
 
 
+@pytest.mark.slow
 def test_verify_after_a_restore_names_what_no_restore_explains(run: Keeping) -> None:
     (key,) = run.stored()
     with run.store.local(Kind.INSTANCE, key) as path:
@@ -172,6 +176,7 @@ def test_verify_after_a_restore_names_what_no_restore_explains(run: Keeping) -> 
     assert "its bytes were changed" in told
 
 
+@pytest.mark.slow
 def test_stored_files_without_a_row_get_one(run: Keeping) -> None:
     (spooled,) = run.receive()
     run.store.put(Kind.INSTANCE, spooled, run.spool / "00" / "ready" / f"{spooled}.dcm")

@@ -25,6 +25,8 @@ from tests.web.ward import Ward
 
 SHOTS = "COUNTERSIGN_SCREENSHOTS"
 """Names the folder that screenshots are left in; without it none are made."""
+PATIENCE_MS = 20_000
+"""For what a busy machine does in a tenth of it."""
 DESK, PHONE = (1280, 800), (390, 844)
 _BY_STATUS = re.compile(r"^Failed to load resource: the server responded with a status of \d+")
 """The console repeats what `_answered` judges with more knowledge."""
@@ -96,7 +98,7 @@ class Window:
         """Leave a screenshot, where somebody wants them."""
         if self.shots is None:
             return
-        self.page.screenshot(path=self.shots / f"{name}.png", full_page=whole)
+        self.page.screenshot(path=self.shots / f"{name}.png", full_page=whole, timeout=90_000)
 
     def kept_by_the_browser(self) -> list[str]:
         """Every address and title in the window's history."""
@@ -163,7 +165,7 @@ class Windows:
         )
         if role is not None:
             context.add_cookies([{"name": auth.COOKIE, "value": self._secret(role, login), "url": self._ward.url}])
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         window = Window(self._ward, context, context.new_page(), self._shots).watch()
         self._opened.append(window)
         return window

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.conftest import FreshDatabaseMaker, missing
-from tests.web.browsing import Windows
+from tests.web.browsing import PATIENCE_MS, Windows
 from tests.web.ward import Ward, furnish, served_ward
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -25,7 +25,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture(scope="session")
