@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import func, select, update
+from sqlalchemy import func, null, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
@@ -277,6 +277,7 @@ def check_password(session: Session, login: str, password: str) -> User:
 
 def open_session(session: Session, user: User, *, lasts_s: float) -> tuple[UserSession, str]:
     """Sign a person in; returns the session and the cookie's secret."""
+    _forget_searches(session)
     secret = secrets.token_urlsafe(32)
     opened = UserSession(
         user_id=user.id,
@@ -325,12 +326,28 @@ def session_principal(
 
 
 def end_session(session: Session, secret: str) -> None:
-    """Sign out."""
+    """Sign out; what was searched for is forgotten."""
     session.execute(
         update(UserSession)
         .where(UserSession.secret_sha256 == _sha(secret), UserSession.ended_at.is_(None))
-        .values(ended_at=func.now())
+        .values(ended_at=func.now(), search=null())
     )
+
+
+def keep_search(session: Session, session_id: uuid.UUID, words: Mapping[str, str]) -> None:
+    """Remember in a person's session what they search for: a page can be come back to, and no address holds it."""
+    session.execute(update(UserSession).where(UserSession.id == session_id).values(search=dict(words)))
+
+
+def kept_search(session: Session, session_id: uuid.UUID) -> dict[str, str]:
+    """What `keep_search` remembered last; empty if nothing."""
+    return session.scalar(select(UserSession.search).where(UserSession.id == session_id)) or {}
+
+
+def _forget_searches(session: Session) -> None:
+    """Sessions that ran out without a sign-out keep no words of patients."""
+    over = UserSession.ended_at.is_not(None) | (UserSession.expires_at < func.now())
+    session.execute(update(UserSession).where(UserSession.search.is_not(None), over).values(search=null()))
 
 
 def reauthenticate(session: Session, by: Principal, password: str, *, client_address: str) -> Reauthentication:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import threading
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, TypeVar
@@ -43,6 +44,7 @@ class Visitor:
 
     principal: Principal
     csrf: str = ""
+    session_id: uuid.UUID | None = None
 
     def may(self, action: str) -> bool:
         """For templates: whether the visitor may do this at all."""
@@ -165,7 +167,7 @@ def sign_in(web: Web, login: str, password: str) -> tuple[Visitor, str]:
     def check(session: Session) -> tuple[Visitor, str]:
         user = accounts.check_password(session, login, password)
         opened, secret = accounts.open_session(session, user, lasts_s=web.settings.session_s)
-        return Visitor(accounts.user_principal(user), _csrf(opened)), secret
+        return Visitor(accounts.user_principal(user), _csrf(opened), opened.id), secret
 
     return proved(web, check)
 
@@ -255,7 +257,7 @@ def _by_cookie(request: Request, csrf: str | None) -> Visitor:
         if not hmac.compare_digest((csrf or "").encode(), expected.encode()):
             message = "The form or request does not carry this session's CSRF token. Load the page again."
             raise NotPermitted(message)
-    return Visitor(principal, expected)
+    return Visitor(principal, expected, opened.id)
 
 
 def _csrf(opened: UserSession) -> str:

@@ -12,10 +12,10 @@ import hashlib
 import json
 import unicodedata
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Select, false, func, literal_column, select, tuple_
 from sqlalchemy.orm import Session
@@ -72,6 +72,22 @@ class Search:
         """The names of the fields that are asked for; those that are blank, or a lone ``*``, ask for nothing."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         return [name for name, value in given.items() if (value.strip(" *") if isinstance(value, str) else value)]
+
+    def words(self) -> dict[str, str]:
+        """What is asked for as text, by field; `of_words` reads it back."""
+        return {name: str(getattr(self, name)) for name in self.asked()}
+
+    @classmethod
+    def of_words(cls, words: Mapping[str, str]) -> Self:
+        """The search that `words` told of."""
+        since, until = words.get("study_date_from"), words.get("study_date_to")
+        return cls(
+            words.get("patient_name"),
+            words.get("patient_id"),
+            words.get("accession_number"),
+            date.fromisoformat(since) if since else None,
+            date.fromisoformat(until) if until else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from gateway.web.image_counts import count_images
 from gateway.web.tabs import WORK, Tab
 from gateway.web.templating import appearance_of, page
 from gateway.web.worklist import Filters, Row, Search
+from record import accounts
 from record.access import Action, Principal, may
 from record.db import transaction
 from record.errors import InvalidRequest
@@ -115,8 +116,7 @@ def next_to_read(
 
 
 @router.post("/search")
-def studies_searched(
-    request: Request,
+def search_asked(
     web: Door,
     visitor: Annotated[Visitor, Depends(Act(Action.SEARCH_STUDIES))],
     patient_name: Annotated[_Short, Form()] = "",
@@ -124,19 +124,34 @@ def studies_searched(
     accession_number: Annotated[_Short, Form()] = "",
     study_date_from: Annotated[date | None, _Any, Form()] = None,
     study_date_to: Annotated[date | None, _Any, Form()] = None,
-    cursor: Annotated[_Cursor | None, _Any, Form()] = None,
 ) -> Response:
-    """Studies by what belongs to a patient. The words come in the body and stand in no address."""
-    by = visitor.principal
+    """Search by what belongs to a patient: the words come in the body, are kept in the session, and stand in no address."""
     search = Search(patient_name, patient_id, accession_number, study_date_from, study_date_to)
-    words = {name: str(value) for name in search.asked() for value in [getattr(search, name)]}
+    with transaction(web.engine) as session:
+        accounts.keep_search(session, _session_of(visitor), search.words())
+    return RedirectResponse("/search", 303)
+
+
+@router.get("/search")
+def studies_searched(
+    request: Request,
+    web: Door,
+    visitor: Annotated[Visitor, Depends(Look(Action.SEARCH_STUDIES))],
+    cursor: Annotated[_Cursor | None, _Any, Query()] = None,
+) -> Response:
+    """The studies of the search that the session keeps; an address to come back to. Without one, the worklist."""
+    by = visitor.principal
     problem = None
     rows: list[Row] = []
     after = None
     with transaction(web.engine) as session:
+        words = accounts.kept_search(session, _session_of(visitor))
+        if not words:
+            return RedirectResponse("/", 303)
         counts = _counts(session, by, Filters())
         try:
-            rows, after = worklist.search(session, by, Filters(search=search), limit=PAGE_ROWS, cursor=cursor)
+            found = Filters(search=Search.of_words(words))
+            rows, after = worklist.search(session, by, found, limit=PAGE_ROWS, cursor=cursor)
         except InvalidRequest as error:
             problem = problems.of_error(error)
         images = count_images(session, [row.study for row in rows])
@@ -151,11 +166,15 @@ def studies_searched(
         counts=counts,
         words=words,
         problem=problem,
-        next_cursor=after,
-        first=None,
-        next_page=None,
-        back="/",
+        first="/search" if cursor else None,
+        next_page="/search?" + urlencode({"cursor": after}) if after else None,
+        back="/search",
     )
+
+
+def _session_of(visitor: Visitor) -> uuid.UUID:
+    assert visitor.session_id is not None  # noqa: S101  for the type checker: whoever comes to a page has a session
+    return visitor.session_id
 
 
 def _page(
@@ -178,7 +197,7 @@ def _page(
         most=MOST_COUNTED,
         choices=_CHOICES,
         tag=tag,
-        **{"live": None, "words": {}, "problem": None, "next_cursor": None, **values, "chosen": kept},
+        **{"live": None, "words": {}, "problem": None, **values, "chosen": kept},
     )
 
 

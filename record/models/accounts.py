@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Boolean, CheckConstraint, ForeignKey, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
 from record.models.base import Table, key, now, one_of
@@ -51,6 +53,8 @@ class UserSession(Table):
     seen_at: Mapped[datetime] = now()
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    search: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
+    """What was last searched for: words of a patient's, blanked when the session ends."""
 
 
 class Token(Table):

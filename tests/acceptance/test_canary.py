@@ -202,7 +202,7 @@ def _read_and_written_by(doctor: httpx.Client, uid: str) -> None:
     page = doctor.get("/")
     csrf = page.text.partition('name="csrf" value="')[2].partition('"')[0]
     assert doctor.get(f"/studies/{uid}").status_code == 200
-    found = doctor.post("/search", data={"csrf": csrf, "patient_name": CANARY})
+    found = doctor.post("/search", data={"csrf": csrf, "patient_name": CANARY}, follow_redirects=True)
     assert "CANARYNAME" in found.text
     assert CANARY not in str(found.url)
     doctor.post("/search", data={"csrf": csrf, "patient_name": CANARY * 40, "study_date_from": CANARY})

@@ -52,6 +52,7 @@ MAY = {
     "POST /api/v1/reports/{report_id}/sign": {Role.ATTENDING},
     "POST /api/v1/reports/{report_id}/cancel": PHYSICIANS,
     "GET /": EVERYBODY,
+    "GET /search": PHYSICIANS | {Role.OPERATOR},
     "POST /search": PHYSICIANS | {Role.OPERATOR},
     "GET /next": PHYSICIANS,
     "GET /studies/{study_instance_uid}/tag": READERS,

@@ -38,7 +38,11 @@ def names(page: httpx.Response) -> list[str]:
 
 
 def search(client: TestClient, **words: str) -> httpx.Response:
-    return client.post("/search", data={"csrf": csrf_of(client.get("/")), **words})
+    answer = client.post("/search", data={"csrf": csrf_of(client.get("/")), **words})
+    if answer.status_code != 303:
+        return answer
+    assert answer.headers["location"] == "/search"
+    return client.get("/search")
 
 
 def change(desk: Desk, study_uid: str, changes: str) -> None:
@@ -119,20 +123,39 @@ def test_a_patient_is_found_and_the_words_stand_in_no_address_and_no_event(desk:
         assert not [link for link in re.findall(r'(?:href|action)="([^"]*)"', page.text) if "CAN" in link.upper()]
     assert "CANARY" not in str(desk.events("studies_searched")).upper()
     assert "No study matches this search" in search(client, patient_name="nobody").text
-    assert search(client).status_code == 422
+    assert search(client).headers["location"] == "/"
     assert search(client, study_date_from="yesterday").status_code == 422
 
 
-def test_what_was_found_is_turned_page_by_page_by_forms(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_found_is_turned_page_by_page_and_can_be_come_back_to(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(3):
         desk.study(patient_name=f"MANY^{number}")
     monkeypatch.setattr(worklist_pages, "PAGE_ROWS", 2)
     client = browser(desk)
     page = search(client, patient_name="MANY")
     assert names(page) == ["MANY, 2", "MANY, 1"]
-    forms = re.findall(r'<form method="post" action="/search">(.*?)</form>', page.text, re.DOTALL)
-    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', forms[0]))
-    assert names(client.post("/search", data=fields)) == ["MANY, 0"]
+    following = re.search(r'<a class="button" href="([^"]*)" rel="next"', page.text)
+    assert following
+    assert "MANY" not in following[1]
+    assert names(client.get(following[1].replace("&amp;", "&"))) == ["MANY, 0"]
+    assert names(client.get("/search")) == ["MANY, 2", "MANY, 1"]
+
+
+def test_what_was_searched_for_is_its_session_s_alone_and_forgotten_with_it(desk: Desk) -> None:
+    desk.study(patient_name="KEPT^ONE")
+    client, other = browser(desk), browser(desk)
+    assert names(search(client, patient_name="kept")) == ["KEPT, ONE"]
+    assert other.get("/search").headers["location"] == "/"
+    client.post("/sign-out", data={"csrf": csrf_of(client.get("/"))})
+    forgotten = browser(desk)
+    assert names(search(forgotten, patient_name="kept")) == ["KEPT, ONE"]
+    with transaction(desk.engine) as session:
+        session.execute(text("UPDATE user_sessions SET expires_at = now() - interval '1 s' WHERE search IS NOT NULL"))
+    browser(desk)
+    with transaction(desk.engine) as session:
+        assert session.scalar(text("SELECT count(*) FROM user_sessions WHERE search IS NOT NULL")) == 0
 
 
 def test_who_may_not_search_has_no_form_for_it(desk: Desk) -> None:
