@@ -29,7 +29,7 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gateway.dicom.send import send
-from record import claims
+from record import claims, status
 from record.db import connect, transaction
 from record.models import Reading
 from record.queue import celery_app
@@ -37,6 +37,7 @@ from record.states import Purpose, ReadingState
 from tests.line import Line
 
 STABLE_AFTER_S = 1.0
+PASSWORD = "correct horse battery"  # noqa: S105  of a user that lives as long as the benchmark
 WARM = 20
 TICKS = os.sysconf("SC_CLK_TCK")
 STAGES = """
@@ -71,7 +72,7 @@ def main() -> None:
 
 def run(line: Line, folder: Path, studies: int, records: int) -> None:
     state = json.loads((folder / "data/run/state.json").read_text())
-    line.command("users", "add", "bench", "--role", "attending", "--name", "Bench", stdin="correct horse battery\n")
+    line.command("users", "add", "bench", "--role", "attending", "--name", "Bench", stdin=f"{PASSWORD}\n")
     superuser = f"postgresql://postgres:{state['passwords']['postgres:postgres']}@127.0.0.1:{state['ports']['postgres']}/countersign"
     with psycopg.connect(superuser, autocommit=True) as database:
         measure(line, folder / "warm", 3, database)
@@ -90,6 +91,7 @@ def measure_all(
     found |= measure(line, folder, studies, database)
     found |= queue(state["environment"])
     found |= polls(line)
+    found |= pages(line, state["environment"])
     return found
 
 
@@ -240,6 +242,29 @@ def polls(line: Line) -> dict[str, float]:
                 lambda b=asked: person.post("/api/v1/studies/search", json=b).raise_for_status()
             )
         found["/metrics, first in ten seconds (ms)"] = p50(lambda: person.get("/metrics").raise_for_status(), times=1)
+    return found
+
+
+def pages(line: Line, environment: dict[str, str]) -> dict[str, float]:
+    """The worklist's tabs as a physician's browser asks for them, and the state of the line."""
+    import httpx
+
+    found: dict[str, float] = {}
+    with httpx.Client(base_url=line.url, timeout=60) as browser:
+        browser.post("/sign-in", data={"login": "bench", "password": PASSWORD}, headers={"Origin": line.url})
+        for tab in ("to_read", "not_ready", "preliminary", "signed", "attention", "all"):
+            address = f"/?tab={tab}"
+            assert "bench" in browser.get(address).raise_for_status().text.lower()
+            found[f"page, {tab}: p50 (ms)"] = p50(lambda a=address: browser.get(a).raise_for_status())
+    engine = connect(environment["DATABASE_URL"], pool=1)
+
+    def look() -> None:
+        with transaction(engine) as session:
+            status.read(session)
+
+    look()
+    found["status: p50 (ms)"] = p50(look)
+    engine.dispose()
     return found
 
 
