@@ -1,7 +1,7 @@
 """Alarms: what in the state of the line needs a person, in a sentence, and what to do about it.
 
-Knows thresholds and words. Does not know where the figures come from (`status`), nor who is told. The sentences are keys
-of the pages' catalogues as well, so the figures in them stand in braces.
+Knows the words, the thresholds, and what a disk or a spool gives cause for. Does not know the rest of the line's state
+(`status`), nor who is told. The sentences are keys of the pages' catalogues as well, so the figures in them stand in braces.
 """
 
 from __future__ import annotations
@@ -11,22 +11,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from record.states import Lane, ReadingState, ReasonCode
+from record.states import ReasonCode
 
 if TYPE_CHECKING:
     from record.presence import Place, SpoolShown
-    from record.status import Status
 
 GIB = 1024**3
 CRITICAL_FREE_BYTES, LOW_FREE_BYTES = GIB, 5 * GIB
-OLDEST_S: Mapping[Lane, float] = {Lane.STAT: 120.0, Lane.ROUTINE: 1800.0, Lane.BACKFILL: 7 * 86_400.0}
-"""How long the oldest reading that could be claimed may wait, by lane."""
 SPOOL_OLDEST_S = 60.0
-UNSEALED_OLDEST_S = 120.0
-DELETION_OLDEST_S = 3600.0
-CLOCK_S = 5.0
-LEASE_LOSSES = 3
-"""Leases lost within an hour from which on it is no accident."""
 
 
 class Severity(StrEnum):
@@ -228,41 +220,6 @@ def alarm(code: str, **values: str | int) -> Alarm:
     return Alarm(code, kind.severity, kind.text, kind.remedy, kind.command, values)
 
 
-def raised_by(status: Status) -> tuple[Alarm, ...]:
-    """Every alarm that the figures give cause for, the gravest first."""
-    places = of_places(status.spools, status.disks)
-    found = [*_of_schema(status), *_of_parts(status), *places, *_of_work(status), *_of_record(status)]
-    return tuple(sorted(found, key=lambda one: list(Severity).index(one.severity)))
-
-
-def _of_schema(status: Status) -> Iterator[Alarm]:
-    if status.revision is None:
-        yield alarm("schema_missing")
-    elif status.own_revision is not None and status.revision < status.own_revision:
-        yield alarm("schema_old", there=status.revision, needed=status.own_revision)
-
-
-def _of_parts(status: Status) -> Iterator[Alarm]:
-    for kind in status.missing:
-        yield alarm(f"no_{kind}")
-    for part in status.parts:
-        if part.verdict == "silent":
-            yield alarm("part_silent", kind=part.kind, host=part.host, age=age(part.seen_s))
-        elif abs(part.clock_s) > CLOCK_S:
-            yield alarm("clock", host=part.host, seconds=str(round(part.clock_s, 1)))
-        if part.failing and part.verdict == "up":
-            reason = {"store_full": "the store is full"}.get(part.failing, "an error")
-            yield alarm("indexer_failing", host=part.host, reason=reason)
-    gpu = [part for part in status.parts if part.kind == "gpu" and part.verdict == "up"]
-    if gpu and not any(part.model for part in gpu):
-        yield alarm("no_engine")
-    versions = sorted({part.version for part in status.parts if part.version and part.verdict == "up"})
-    if len(versions) > 1:
-        yield alarm("versions", versions=", ".join(versions))
-    if status.redis is False:
-        yield alarm("redis_away")
-
-
 def of_places(spools: Iterable[SpoolShown], disks: Iterable[Place]) -> Iterator[Alarm]:
     """Alarms of spools and disks alone: a machine can tell them without a database."""
     for spool in spools:
@@ -275,42 +232,6 @@ def of_places(spools: Iterable[SpoolShown], disks: Iterable[Place]) -> Iterator[
         code = "disk_full" if disk.free_bytes < max(CRITICAL_FREE_BYTES, disk.refused_below_bytes) else "disk_low"
         if disk.free_bytes < LOW_FREE_BYTES:
             yield alarm(code, place=disk.place, host=disk.host, free=size(disk.free_bytes))
-
-
-def _of_work(status: Status) -> Iterator[Alarm]:
-    oldest: dict[Lane, float] = {}
-    for waiting in status.queue:
-        oldest[waiting.lane] = max(oldest.get(waiting.lane, 0.0), waiting.oldest_s or 0.0)
-    for lane, waited_s in oldest.items():
-        if waited_s > OLDEST_S[lane]:
-            yield alarm("waiting_long", lane=lane, age=age(waited_s))
-    served = {part.model for part in status.parts if part.kind == "gpu" and part.verdict == "up"}
-    if any(served):  # else no_gpu or no_engine says it
-        for model, count in status.prepared_by_model.items():
-            if model not in served:
-                yield alarm("model_unserved", model=model, count=count)
-    if status.receiving.overdue_s is not None:
-        yield alarm("receiving_long", age=age(status.receiving.overdue_s))
-    failed = sum(one.unattended for one in status.reasons if one.state == ReadingState.FAILED)
-    if failed:
-        yield alarm("readings_failed", count=failed)
-    if status.lease_losses >= LEASE_LOSSES:
-        yield alarm("lease_losses", count=status.lease_losses)
-
-
-def _of_record(status: Status) -> Iterator[Alarm]:
-    if status.conflicts:
-        yield alarm("conflicts", count=status.conflicts)
-    if status.outdated:
-        yield alarm("outdated", count=status.outdated)
-    if status.unsealed and status.unsealed_oldest_s > UNSEALED_OLDEST_S:
-        yield alarm("unsealed", count=status.unsealed, age=age(status.unsealed_oldest_s))
-    if status.deliveries.get("dead"):
-        yield alarm("deliveries_dead", count=status.deliveries["dead"])
-    if status.deletions and status.deletions_oldest_s > DELETION_OLDEST_S:
-        yield alarm("deletions_wait", count=status.deletions, age=age(status.deletions_oldest_s))
-    if abs(status.clock_s) > CLOCK_S:
-        yield alarm("clock", host=status.host, seconds=str(round(status.clock_s, 1)))
 
 
 def age(seconds: float) -> str:

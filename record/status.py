@@ -1,15 +1,15 @@
 """The state of the line, for whoever looks after it: parts, queue, failures, disks, and what needs a person.
 
-Knows which figures belong to it. Does not know how one is found (`figures`), how it is shown, nor what gives cause for an
-alarm (`alarms`). What belongs to a site is narrowed to the asker's; the parts, the disks and the seals are everybody's.
-Nothing here names a patient.
+Knows which figures belong to it and which of them give cause for an alarm. Does not know how one is found (`figures`), how
+it is shown, nor what an alarm says (`alarms`). What belongs to a site is narrowed to the asker's; the parts, the disks and
+the seals are everybody's. Nothing here names a patient.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cache
@@ -20,11 +20,20 @@ from sqlalchemy.orm import Session
 
 from record import figures
 from record.access import Principal
-from record.alarms import Alarm, raised_by
+from record.alarms import Alarm, Severity, age, alarm, of_places
 from record.figures import Ended, Reason, Receiving, StudyShown, Waiting
 from record.models import Site
 from record.presence import PartShown, Place, SpoolShown, look
 from record.queue import Bell
+from record.states import Lane, ReadingState
+
+OLDEST_S: Mapping[Lane, float] = {Lane.STAT: 120.0, Lane.ROUTINE: 1800.0, Lane.BACKFILL: 7 * 86_400.0}
+"""How long the oldest reading that could be claimed may wait, by lane."""
+UNSEALED_OLDEST_S = 120.0
+DELETION_OLDEST_S = 3600.0
+CLOCK_S = 5.0
+LEASE_LOSSES = 3
+"""Leases lost within an hour from which on it is no accident."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +136,7 @@ def read(session: Session, by: Principal | None = None, *, bell: Bell | None = N
         redis=None if bell is None or not bell.is_configured else depths is not None,
         wakeups=depths or {},
     )
-    return replace(status, alarms=raised_by(status))
+    return replace(status, alarms=_raised_by(status))
 
 
 @cache
@@ -138,3 +147,74 @@ def own_revision() -> str | None:
     from record.migrate import config
 
     return ScriptDirectory.from_config(config()).get_current_head()
+
+
+def _raised_by(status: Status) -> tuple[Alarm, ...]:
+    """Every alarm that the figures give cause for, the gravest first."""
+    places = of_places(status.spools, status.disks)
+    found = [*_of_schema(status), *_of_parts(status), *places, *_of_work(status), *_of_record(status)]
+    return tuple(sorted(found, key=lambda one: list(Severity).index(one.severity)))
+
+
+def _of_schema(status: Status) -> Iterator[Alarm]:
+    if status.revision is None:
+        yield alarm("schema_missing")
+    elif status.own_revision is not None and status.revision < status.own_revision:
+        yield alarm("schema_old", there=status.revision, needed=status.own_revision)
+
+
+def _of_parts(status: Status) -> Iterator[Alarm]:
+    for kind in status.missing:
+        yield alarm(f"no_{kind}")
+    for part in status.parts:
+        if part.verdict == "silent":
+            yield alarm("part_silent", kind=part.kind, host=part.host, age=age(part.seen_s))
+        elif abs(part.clock_s) > CLOCK_S:
+            yield alarm("clock", host=part.host, seconds=str(round(part.clock_s, 1)))
+        if part.failing and part.verdict == "up":
+            reason = {"store_full": "the store is full"}.get(part.failing, "an error")
+            yield alarm("indexer_failing", host=part.host, reason=reason)
+    gpu = [part for part in status.parts if part.kind == "gpu" and part.verdict == "up"]
+    if gpu and not any(part.model for part in gpu):
+        yield alarm("no_engine")
+    versions = sorted({part.version for part in status.parts if part.version and part.verdict == "up"})
+    if len(versions) > 1:
+        yield alarm("versions", versions=", ".join(versions))
+    if status.redis is False:
+        yield alarm("redis_away")
+
+
+def _of_work(status: Status) -> Iterator[Alarm]:
+    oldest: dict[Lane, float] = {}
+    for waiting in status.queue:
+        oldest[waiting.lane] = max(oldest.get(waiting.lane, 0.0), waiting.oldest_s or 0.0)
+    for lane, waited_s in oldest.items():
+        if waited_s > OLDEST_S[lane]:
+            yield alarm("waiting_long", lane=lane, age=age(waited_s))
+    served = {part.model for part in status.parts if part.kind == "gpu" and part.verdict == "up"}
+    if any(served):  # else no_gpu or no_engine says it
+        for model, count in status.prepared_by_model.items():
+            if model not in served:
+                yield alarm("model_unserved", model=model, count=count)
+    if status.receiving.overdue_s is not None:
+        yield alarm("receiving_long", age=age(status.receiving.overdue_s))
+    failed = sum(one.unattended for one in status.reasons if one.state == ReadingState.FAILED)
+    if failed:
+        yield alarm("readings_failed", count=failed)
+    if status.lease_losses >= LEASE_LOSSES:
+        yield alarm("lease_losses", count=status.lease_losses)
+
+
+def _of_record(status: Status) -> Iterator[Alarm]:
+    if status.conflicts:
+        yield alarm("conflicts", count=status.conflicts)
+    if status.outdated:
+        yield alarm("outdated", count=status.outdated)
+    if status.unsealed and status.unsealed_oldest_s > UNSEALED_OLDEST_S:
+        yield alarm("unsealed", count=status.unsealed, age=age(status.unsealed_oldest_s))
+    if status.deliveries.get("dead"):
+        yield alarm("deliveries_dead", count=status.deliveries["dead"])
+    if status.deletions and status.deletions_oldest_s > DELETION_OLDEST_S:
+        yield alarm("deletions_wait", count=status.deletions, age=age(status.deletions_oldest_s))
+    if abs(status.clock_s) > CLOCK_S:
+        yield alarm("clock", host=status.host, seconds=str(round(status.clock_s, 1)))
