@@ -7,12 +7,14 @@ table.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
+import psycopg
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.orm import Session
 
 from record.errors import Misconfigured
@@ -21,6 +23,9 @@ APP_ROLE = "countersign_app"
 """The role every program acts as: no UPDATE, DELETE or TRUNCATE on what is append-only."""
 AWAY = (OperationalError, InterfaceError)
 """What SQLAlchemy raises while PostgreSQL is gone or in recovery."""
+
+_TRUSTED_S = 1.0
+"""A connection that was used so lately is handed out unasked: the question would cost as much as a statement."""
 
 
 def parse_url(url: str | SecretStr) -> URL:
@@ -57,7 +62,6 @@ def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
         parse_url(url),
         pool_size=pool,
         max_overflow=pool,
-        pool_pre_ping=True,
         hide_parameters=True,
         connect_args={
             "connect_timeout": 5,
@@ -77,6 +81,20 @@ def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
         with connection.cursor() as cursor:
             cursor.execute(f"SET ROLE {APP_ROLE}")
         connection.autocommit = former
+
+    @event.listens_for(engine, "checkin")
+    def _note_when(_connection, record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        record.info["used_at"] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ask_whether_it_is_there(connection, record, _proxy):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        used_at = record.info.get("used_at")
+        if used_at is None or time.monotonic() - used_at < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except psycopg.Error as error:
+            raise InvalidatePoolError from error
 
     return engine
 
