@@ -29,7 +29,7 @@ import psycopg
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gateway.dicom.send import send
-from record import claims, status
+from record import claims, leases, status
 from record.db import connect, transaction
 from record.models import Reading
 from record.queue import celery_app
@@ -167,7 +167,7 @@ def queue(environment: dict[str, str], count: int = 200) -> dict[str, float]:
             drafting = claims.claim_draft(session, "bench", 30, model="bench")
         assert drafting is not None
         with transaction(engine) as session:
-            claims.heartbeat(session, [drafting], 30)
+            leases.extend(session, [drafting], 30)
         with transaction(engine) as session:
             claims.finish_done(session, drafting)
     own, server = time.process_time() - own, cpu_s(pids) - before

@@ -1,9 +1,9 @@
-"""Claims: who may work on a reading, for how long, and how it leaves their hands.
+"""Claims: who may work on a reading, and how it leaves their hands.
 
-Knows how a reading is claimed, kept, finished and given back, each one short statement that asks the transition table
-first. Does not know Celery or models. A claim takes the best waiting reading (lane, then a fair rank per site) and raises
-its `token`; every later statement names that token, so whoever lost the reading writes nothing. Whatever also touches
-the study locks the study first, as everybody does who locks both.
+Knows how a reading is claimed, finished and given back, each one short statement that asks the transition table first.
+Does not know Celery or models, nor how a claim is kept alive (`leases`). A claim takes the best waiting reading (lane,
+then a fair rank per site) and raises its `token`; every later statement names that token, so whoever lost the reading
+writes nothing. Whatever also touches the study locks the study first, as everybody does who locks both.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Float, Update, bindparam, cast, delete, func, insert, select, text, update
+from sqlalchemy import Float, Update, bindparam, cast, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
 from record.errors import IllegalMove, LeaseLost
 from record.ids import new_id
 from record.models import Reading, ReadingPicture, Study
-from record.states import LANE_ORDER, Lane, ReadingState, ReasonCode, allows, move
+from record.states import LANE_ORDER, Lane, ReadingState, allows
 
 MAX_REASON = 500
 # Every reading passes here several times: statements on the bare tables, made once, cost a third of those of the mapped
@@ -86,7 +86,7 @@ def _claim(
     clean_only: bool,
     which: dict[str, Any],
 ) -> Claim | None:
-    require_allowed(_phase_before(phase), phase)
+    require_allowed(phase_before(phase), phase)
     row = session.execute(_taking(phase, clean_only), {"owner": owner, "lease_s": lease_s, **which}).first()
     if row is None:
         return None
@@ -100,7 +100,7 @@ def _taking(phase: ReadingState, clean_only: bool) -> Update:
     which = c.lane_order <= bindparam("at_most") if phase is ReadingState.PREPARING else c.model == bindparam("served")
     best = (
         select(c.id)
-        .where(c.state == _phase_before(phase), c.not_before <= func.now(), which)
+        .where(c.state == phase_before(phase), c.not_before <= func.now(), which)
         .order_by(c.lane_order, c.rank, c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -120,18 +120,6 @@ def _taking(phase: ReadingState, clean_only: bool) -> Update:
         )
         .returning(c.id, c.token, c.study_id, c.revision_id, c.failures, c.protocol, c.model)
     )
-
-
-def heartbeat(session: Session, claims: Sequence[Claim], lease_s: float) -> set[uuid.UUID]:
-    """Extend leases; returns the readings that are still ours. The others were fenced: abandon them."""
-    if not claims:
-        return set()
-    ours = {
-        "ids": [claim.reading_id for claim in claims],
-        "tokens": [claim.token for claim in claims],
-        "phases": [str(claim.phase) for claim in claims],
-    }
-    return set(session.execute(_BEAT, {"lease_s": lease_s, **ours}).scalars())
 
 
 def finish_prepare(
@@ -241,7 +229,7 @@ def fail(
     """
     failures = claim.failures + 1
     spent = for_good or failures >= max_failures
-    to = ReadingState.FAILED if spent else _phase_before(claim.phase)
+    to = ReadingState.FAILED if spent else phase_before(claim.phase)
     _leave(
         session,
         claim,
@@ -272,7 +260,7 @@ def release(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     LeaseLost
         The reading belongs to a newer claim; nothing was written.
     """
-    _leave(session, claim, _phase_before(claim.phase), not_before_s=after_s)
+    _leave(session, claim, phase_before(claim.phase), not_before_s=after_s)
 
 
 def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
@@ -289,43 +277,6 @@ def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     require_allowed(ReadingState.PREPARED, ReadingState.QUEUED)
     session.execute(update(Reading).where(Reading.id == claim.reading_id).values(state=ReadingState.QUEUED, model=None))
     audit.write(session, "reading_sent_back", study_id=claim.study_id, reading_id=claim.reading_id)
-
-
-def take_back_leases(session: Session, *, max_failures: int, backoff_s: float) -> int:
-    """Leases that ran out: each counts as a failure. Returns how many were taken back."""
-    expired = Reading.state.in_([ReadingState.PREPARING, ReadingState.DRAFTING]) & (Reading.lease_until < func.now())
-    studies = select(Reading.study_id).where(expired)
-    locked = session.scalars(
-        select(Study.id).where(Study.id.in_(studies)).order_by(Study.id).with_for_update(skip_locked=True)
-    ).all()
-    rows = session.scalars(
-        select(Reading)
-        .where(expired, Reading.study_id.in_(locked))
-        .with_for_update(skip_locked=True)
-        .execution_options(populate_existing=True)
-    ).all()
-    for reading in rows:
-        reading.failures += 1
-        spent = reading.failures >= max_failures
-        move(reading, ReadingState.FAILED if spent else _phase_before(ReadingState(reading.state)))
-        reading.lease_until = reading.lease_owner = None
-        reading.updated_at = func.now()
-        reading.reason_code = ReasonCode.LEASE_LOST
-        reading.reason = "The process that worked on it died or froze."
-        if spent:
-            reading.ended_at = func.now()
-        else:
-            reading.not_before = func.now() + seconds(backoff_s * reading.failures)
-        audit.write(
-            session,
-            "reading_failed" if spent else "lease_lost",
-            site_id=reading.site_id,
-            study_id=reading.study_id,
-            reading_id=reading.id,
-            failures=reading.failures,
-        )
-        touch_study(session, reading.study_id)
-    return len(rows)
 
 
 def _leave(
@@ -364,7 +315,8 @@ def _leaving(columns: tuple[str, ...], now: tuple[str, ...], waits: bool) -> Upd
     )
 
 
-def _phase_before(phase: ReadingState) -> ReadingState:
+def phase_before(phase: ReadingState) -> ReadingState:
+    """Where a reading is that nobody works on."""
     return {ReadingState.PREPARING: ReadingState.QUEUED, ReadingState.DRAFTING: ReadingState.PREPARED}[phase]
 
 
@@ -404,13 +356,6 @@ _WAITING = select(func.count()).select_from(
     )
     .limit(bindparam("most"))
     .subquery()
-)
-_BEAT = text(
-    """
-    UPDATE readings r SET lease_until = now() + make_interval(secs => :lease_s)
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:tokens AS bigint[]), CAST(:phases AS text[])) AS ours (id, token, phase)
-    WHERE r.id = ours.id AND r.token = ours.token AND r.state = ours.phase RETURNING r.id
-    """
 )
 _LOCK_STUDY = select(_STUDIES.c.id).where(_STUDIES.c.id == bindparam("study")).with_for_update()
 _TOUCH_STUDY = update(_STUDIES).where(_STUDIES.c.id == bindparam("study")).values(updated_at=func.now())

@@ -19,7 +19,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import audit, claims, log, readings, studies
+from record import audit, leases, log, readings, studies
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.parts import Beat
@@ -86,9 +86,7 @@ def run_once(sweep: Sweep) -> bool:
 
 def _take_back(sweep: Sweep) -> None:
     with transaction(sweep.engine) as session:
-        taken = claims.take_back_leases(
-            session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s
-        )
+        taken = leases.take_back(session, max_failures=sweep.settings.max_failures, backoff_s=sweep.settings.backoff_s)
         readings.rebind(session)
     if taken:
         _logger.warning("leases_taken_back", count=taken)

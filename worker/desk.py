@@ -27,7 +27,7 @@ from sqlalchemy import Engine as Database
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from record import claims, parts, readings, sweep
+from record import claims, leases, parts, readings, sweep
 from record.claims import Claim
 from record.db import connect, is_away, transaction
 from record.errors import LeaseLost
@@ -208,7 +208,7 @@ class Desk:
         if not held:
             return
         with transaction(self.database) as session:
-            ours = claims.heartbeat(session, [h.claim for h in held], self.settings.lease_s)
+            ours = leases.extend(session, [h.claim for h in held], self.settings.lease_s)
         for one in held:
             if one.claim.reading_id not in ours:
                 one.lost.set()

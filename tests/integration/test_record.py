@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from record import admission, audit, claims, migrate, readings, reports, studies
+from record import admission, audit, claims, leases, migrate, readings, reports, studies
 from record.body import Origin, from_plain
 from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, LeaseLost, NewImages, NotFound, NotPermitted, StaleRevision
@@ -125,14 +125,14 @@ def test_a_lost_lease_fences_whoever_had_it(session: Session) -> None:
     closed(session, [arrival(uid())])
     old = claims.claim_prepare(session, "one", 0, max_prepared=64, model="phantom")
     session.commit()
-    assert claims.take_back_leases(session, max_failures=5, backoff_s=0) == 1
+    assert leases.take_back(session, max_failures=5, backoff_s=0) == 1
     session.commit()
     new = claims.claim_prepare(session, "two", 30, max_prepared=64, model="phantom")
     assert new.token == old.token + 1
     assert new.failures == 1
     with pytest.raises(LeaseLost):
         claims.release(session, old)
-    assert claims.heartbeat(session, [old, new], 30) == {new.reading_id}
+    assert leases.extend(session, [old, new], 30) == {new.reading_id}
 
 
 def test_failures_are_spent_and_the_reading_stays_failed(session: Session) -> None:

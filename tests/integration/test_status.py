@@ -31,7 +31,7 @@ from gateway.cli import cli
 from gateway.indexer import Indexer
 from gateway.launcher.processes import free_port
 from gateway.spool import Spool
-from record import admission, alarms, claims, parts, readings, status
+from record import admission, alarms, claims, leases, parts, readings, status
 from record.access import Principal, commander
 from record.db import connect, transaction
 from record.figures import floor
@@ -269,7 +269,7 @@ def test_leases_lost_again_and_again_and_events_without_a_seal_are_alarms(engine
         with transaction(engine) as session:
             assert claims.claim_prepare(session, "dead", -1, max_prepared=64, model="phantom")
         with transaction(engine) as session:
-            assert claims.take_back_leases(session, max_failures=9, backoff_s=0) == 1
+            assert leases.take_back(session, max_failures=9, backoff_s=0) == 1
     found = seen(engine)
     assert codes(found) == {"lease_losses"}
     assert found.queue[0].stumbled == 1

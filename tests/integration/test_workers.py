@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import claims, readings, studies
+from record import claims, leases, readings, studies
 from record.db import connect, transaction
 from record.errors import IllegalMove, LeaseLost
 from record.models import Reading, Study
@@ -273,10 +273,10 @@ def test_the_sweep_takes_no_lease_back_while_somebody_holds_its_study(engine: En
     with transaction(engine) as session:
         session.get_one(Study, study_id, with_for_update=True)
         with transaction(engine) as sweeping:
-            assert claims.take_back_leases(sweeping, max_failures=5, backoff_s=0) == 1
+            assert leases.take_back(sweeping, max_failures=5, backoff_s=0) == 1
         assert session.scalars(select(Reading.study_id).where(Reading.state == "queued")).all() == [other_id]
     with transaction(engine) as session:
-        assert claims.take_back_leases(session, max_failures=5, backoff_s=0) == 1
+        assert leases.take_back(session, max_failures=5, backoff_s=0) == 1
 
 
 @pytest.mark.slow
