@@ -66,14 +66,20 @@ def next_due_s(session: Session, stable_after_s: float) -> float | None:
     return None if waits is None else float(waits)
 
 
-def close_next_due(session: Session, stable_after_s: float, max_wait_s: float) -> uuid.UUID | None:
-    """Close one stable study, tested under its lock; None when there is none."""
+def due_now(session: Session, stable_after_s: float, max_wait_s: float) -> Sequence[uuid.UUID]:
+    """The studies that may be closed, the longest quiet first."""
+    condition = due(stable_after_s, max_wait_s)
+    return session.scalars(select(Study.id).where(condition).order_by(Study.last_image_at)).all()
+
+
+def close_if_due(session: Session, study_id: uuid.UUID, stable_after_s: float, max_wait_s: float) -> bool:
+    """Close a study that is stable, tested again under its lock; False when it is not, or somebody is at it."""
     condition = due(stable_after_s, max_wait_s)
     study = session.scalar(
-        select(Study).where(condition).order_by(Study.last_image_at).limit(1).with_for_update(skip_locked=True)
+        select(Study).where(Study.id == study_id, condition).with_for_update(skip_locked=True, of=Study)
     )
     if study is None:
-        return None
+        return False
     quiet_s = session.scalar(select(func.extract("epoch", func.now() - study.last_image_at)))
     kind = "quiet"
     if study.expected_instances is not None and study.expected_instances <= study.instances:
@@ -81,7 +87,7 @@ def close_next_due(session: Session, stable_after_s: float, max_wait_s: float) -
     elif quiet_s is not None and float(quiet_s) < (study.stable_after_s or stable_after_s):
         kind = "max_wait"
     freeze(session, study, kind, {"quiet_s": round(float(quiet_s or 0)), "instances": study.instances})
-    return study.id
+    return True
 
 
 def close(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:

@@ -7,16 +7,18 @@ study is closed in a transaction of its own. Does not know who calls it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
 import time
+import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
 from sqlalchemy import Engine, select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from record import audit, leases, log, readings, studies
@@ -47,6 +49,8 @@ class Sweep:
     last_head_at: float = field(default=0.0)
     depths: dict[str, int | None] = field(default_factory=dict)
     beat: Beat | None = None
+    held_up: bool = False
+    """Whether a study that was due could not be closed: the next round is soon enough for it."""
 
     @classmethod
     def of(cls, engine: Engine, settings: Sweeping) -> Sweep:
@@ -79,9 +83,21 @@ def run_once(sweep: Sweep) -> bool:
         if locked:
             for step in (_close_studies, _take_back, _seal, _delete):
                 guard.execute(text("SELECT 1"))  # still here
-                step(sweep)
+                with _apart(step.__name__.strip("_")):
+                    step(sweep)
     ring(sweep)
     return locked
+
+
+@contextlib.contextmanager
+def _apart(step: str, study_id: uuid.UUID | None = None) -> Iterator[None]:
+    """What goes wrong in one step, or with one study, keeps no other from its turn; an absent PostgreSQL is everybody's."""
+    try:
+        yield
+    except Exception as error:
+        if is_away(error):
+            raise
+        _logger.exception("sweep_stumbled", code=step, study_id=study_id and str(study_id))
 
 
 def _take_back(sweep: Sweep) -> None:
@@ -116,13 +132,19 @@ def _models(session: Session) -> list[str]:
 
 
 def _close_studies(sweep: Sweep) -> None:
-    while True:
+    times = (sweep.settings.stable_after_s, sweep.settings.max_wait_s)
+    with transaction(sweep.engine) as session:
+        due = studies.due_now(session, *times)
+    sweep.held_up = False
+    for study_id in due:
         sweep.tell()
-        with transaction(sweep.engine) as session:
-            study_id = studies.close_next_due(session, sweep.settings.stable_after_s, sweep.settings.max_wait_s)
-        if study_id is None:
-            return
-        _logger.info("study_closed", study_id=str(study_id))
+        closed = False
+        with _apart("close_studies", study_id), transaction(sweep.engine) as session:
+            closed = studies.close_if_due(session, study_id, *times)
+        if closed:
+            _logger.info("study_closed", study_id=str(study_id))
+        else:
+            sweep.held_up = True
 
 
 def _seal(sweep: Sweep) -> None:
@@ -163,11 +185,12 @@ def main(settings: SweepSettings) -> int:
         sweep.tell()
         try:
             run_once(sweep)
-            pause_s = min(pause_s, _next_due_s(sweep))
+            if not sweep.held_up:
+                pause_s = min(pause_s, _next_due_s(sweep))
             if away:
                 _logger.info("database_back")
             away = False
-        except SQLAlchemyError as error:
+        except Exception as error:  # the door of this process: it must outlive whatever goes wrong in one round
             if not is_away(error):
                 _logger.exception("sweep_stumbled")
             elif not away:

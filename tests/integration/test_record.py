@@ -105,16 +105,19 @@ def test_a_report_that_comes_home_reopens_nothing(session: Session) -> None:
 
 
 def test_quiet_time_alone_makes_a_study_due(session: Session) -> None:
-    admission.admit(session, [arrival(uid())])
+    admission.admit(session, [arrival(study_uid := uid())])
     session.commit()
-    assert studies.close_next_due(session, 60, 3600) is None
-    assert studies.close_next_due(session, 0, 3600) is not None
+    study = study_of(session, study_uid)
+    assert studies.due_now(session, 60, 3600) == []
+    assert not studies.close_if_due(session, study.id, 60, 3600)
+    assert studies.due_now(session, 0, 3600) == [study.id]
+    assert studies.close_if_due(session, study.id, 0, 3600)
 
 
 def test_endless_images_do_not_keep_a_study_open_for_ever(session: Session) -> None:
-    admission.admit(session, [arrival(uid())])
+    admission.admit(session, [arrival(study_uid := uid())])
     session.commit()
-    assert studies.close_next_due(session, 60, 0) is not None
+    assert studies.close_if_due(session, study_of(session, study_uid).id, 60, 0)
     assert session.scalar(text("SELECT evidence_kind FROM study_revisions")) == "max_wait"
 
 
