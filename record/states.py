@@ -198,6 +198,7 @@ LIVE_REPORT = frozenset(ReportState) - {
     ReportState.CANCELLED,
     ReportState.ENTERED_IN_ERROR,
 }
+ENDED_REPORT = tuple(state for state in ReportState if state not in LIVE_REPORT)
 SIGNED_REPORT = frozenset({ReportState.FINAL, ReportState.APPENDED, ReportState.CORRECTED})
 
 _State = TypeVar("_State", StudyState, ReadingState, ReportState, DeliveryState)

@@ -1,7 +1,7 @@
 """The sweep: what has to happen although nobody asks.
 
-`run_once` closes stable studies, takes back leases, seals events, removes what may go, and rings. It is called by
-`countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
+`run_once` closes stable studies, takes back leases, seals events, removes what may go, marks what is settled, and rings.
+It is called by `countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
 study is closed in a transaction of its own. Does not know who calls it.
 """
 
@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import audit, leases, log, readings, studies
+from record import audit, leases, log, readings, studies, work
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.parts import Beat
@@ -33,6 +33,8 @@ from record.store import Kind, Store
 _LOCK = 4_711_001
 _HEAD_EVERY_S = 60.0
 _SOONEST_S = 0.02
+_SETTLE_EVERY_S = 20.0
+_SETTLED_AT_ONCE = 2000
 _logger = structlog.get_logger()
 
 
@@ -49,6 +51,7 @@ class Sweep:
     last_head_at: float = field(default=0.0)
     depths: dict[str, int | None] = field(default_factory=dict)
     beat: Beat | None = None
+    settle_at: float = field(default=0.0)
     held_up: bool = False
     """Whether a study that was due could not be closed: the next round is soon enough for it."""
 
@@ -81,7 +84,7 @@ def run_once(sweep: Sweep) -> bool:
         guard.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"))
         locked = bool(guard.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar())
         if locked:
-            for step in (_close_studies, _take_back, _seal, _delete):
+            for step in (_close_studies, _take_back, _seal, _delete, _settle):
                 guard.execute(text("SELECT 1"))  # still here
                 with _apart(step.__name__.strip("_")):
                     step(sweep)
@@ -168,6 +171,15 @@ def _delete(sweep: Sweep) -> None:
         for row in session.scalars(select(StoreDeletion).limit(200).with_for_update(skip_locked=True)).all():
             sweep.store.delete(Kind(row.kind), row.key)
             session.delete(row)
+
+
+def _settle(sweep: Sweep) -> None:
+    if time.monotonic() < sweep.settle_at:
+        return
+    with transaction(sweep.engine) as session:
+        found = work.settle(session, _SETTLED_AT_ONCE)
+    if found < _SETTLED_AT_ONCE:
+        sweep.settle_at = time.monotonic() + _SETTLE_EVERY_S
 
 
 def main(settings: SweepSettings) -> int:

@@ -23,19 +23,18 @@ from sqlalchemy.orm import Session
 from gateway.web import tabs
 from gateway.web.schemas import MAX_LIMIT as MAX_LIMIT  # noqa: PLC0414  the list's own word for it, for the pages
 from gateway.web.schemas import StudyItem
-from record import audit
+from record import audit, work
 from record.access import Action, Principal, may, require, visible
 from record.errors import InvalidRequest
-from record.models import Draft, Instance, Reading, Report, Site, Study, StudyRevision
+from record.models import Draft, Reading, Report, Site, Study
 from record.models.studies import NAME_WORDS
-from record.states import LIVE_REPORT, SIGNED_REPORT, Lane, Purpose, ReadingState, ReportState, Role, StudyState
+from record.states import SIGNED_REPORT, Lane, ReadingState, ReportState, Role, StudyState
 
 _Rows = Select[Study, uuid.UUID, str, str | None, int, Report, list[str], str, bool]
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
 _LONGEST_FAMILY = 3
 """Ideographs in a family name: one or two in Chinese and Korean, up to three in Japanese, with few exceptions."""
 _BETWEEN_WORDS = dict.fromkeys(map(ord, "^=.,_/'-\\&|!():<>\x00"), " ")
-_ENDED = sorted(set(ReportState) - LIVE_REPORT)
 _IDENTIFYING = (
     "patient_name",
     "patient_id",
@@ -45,12 +44,7 @@ _IDENTIFYING = (
     "study_description",
     "study_date",
 )
-_OVER = frozenset({ReadingState.DONE, ReadingState.ABSTAINED, ReadingState.FAILED})
-_CONFLICT = (
-    select(Instance.id)
-    .where(Instance.study_id == Study.id, Instance.conflict_kind.is_not(None), Instance.conflict_decided_at.is_(None))
-    .exists()
-)
+_CONFLICT = work.conflicting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,17 +243,8 @@ def _rows(by: Principal) -> _Rows:
     statement = visible(select(*columns, _CONFLICT), by)
     if by.role == Role.INTAKE:  # sees its own; no door takes instances from a token or a person yet
         statement = statement.where(false())
-    return (
-        statement.join(Site, Site.id == Study.site_id)
-        .outerjoin(StudyRevision, (StudyRevision.study_id == Study.id) & (StudyRevision.number == Study.revision))
-        .outerjoin(
-            Reading,
-            (Reading.revision_id == StudyRevision.id)
-            & (Reading.purpose == Purpose.PRIMARY)
-            & (Reading.state != ReadingState.SUPERSEDED),
-        )
-        .outerjoin(Draft, (Draft.reading_id == Reading.id) & Draft.erased_at.is_(None))
-        .outerjoin(Report, (Report.study_id == Study.id) & Report.state.not_in(_ENDED))
+    return work.joined(statement.join(Site, Site.id == Study.site_id)).outerjoin(
+        Draft, (Draft.reading_id == Reading.id) & Draft.erased_at.is_(None)
     )
 
 
@@ -289,7 +274,7 @@ def _standing(
         ("conflict", conflict),
         ("outdated", open_report and report is not None and report.study_revision < study.revision),
         ("receiving_late", study.state == StudyState.RECEIVING and study.revision > 0),
-        ("retrying", failures > 0 and reading_state not in {None, *_OVER}),
+        ("retrying", failures > 0 and reading_state not in {None, *work.ENDED}),
         ("erased", study.erased_at is not None),
     ]
 
@@ -305,6 +290,8 @@ def _narrow(statement: _Rows, filters: Filters) -> _Rows:
     for column, value in wanted:
         if value is not None:
             statement = statement.where(column == value)
+    if filters.report_state in {ReportState.DRAFT, ReportState.PRELIMINARY}:
+        statement = statement.where(work.unsettled())  # they always are; there are few of them
     if filters.tab is not None and (holds := tabs.condition(filters.tab)) is not None:
         statement = statement.where(holds)
     if filters.updated_since is not None:

@@ -15,6 +15,9 @@ from record.states import InstanceKind, Lane, StudyState
 NAME_WORDS = "to_tsvector('simple'::regconfig, translate(patient_name, '^=.,_/''-', '        '))"
 """The words of a patient's name, all groups and components (PS3.5, 6.2.1), as they are searched: the index's expression."""
 
+UNSETTLED = "CASE WHEN settled_at = updated_at THEN 0 ELSE 1 END"
+"""1 where something may be left to do for a study: an expression, since PostgreSQL keeps statistics of those."""
+
 
 class Patient(Table):
     """A patient as (site, issuer, Patient ID). A merge re-links, never rewrites."""
@@ -39,6 +42,14 @@ class Study(Table):
         UniqueConstraint("site_id", "study_instance_uid"),
         Index("ix_studies_receiving", "last_image_at", postgresql_where=text("state = 'receiving'")),
         Index("ix_studies_worklist", "site_id", text("updated_at DESC"), text("id DESC")),
+        Index(
+            "ix_studies_unsettled",
+            "site_id",
+            text("lane DESC"),
+            "created_at",
+            "id",
+            postgresql_where=text(f"({UNSETTLED}) = 1"),
+        ),
         Index("ix_studies_patient", "site_id", "patient_id", postgresql_ops={"patient_id": "text_pattern_ops"}),
         Index(
             "ix_studies_accession",
@@ -81,6 +92,8 @@ class Study(Table):
     last_image_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = now()
     updated_at: Mapped[datetime] = now()
+    settled_at: Mapped[datetime | None]
+    """The `updated_at` at which nothing was left to do for this study (`record.work`); anything else: look again."""
     erased_at: Mapped[datetime | None]
 
 

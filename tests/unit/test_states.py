@@ -8,7 +8,7 @@ from enum import StrEnum
 import pytest
 
 from record.errors import IllegalMove
-from record.states import DeliveryState, ReadingState, ReportState, StudyState, allows, move
+from record.states import LANE_ORDER, DeliveryState, ReadingState, ReportState, StudyState, allows, move
 
 LEGAL = {
     StudyState: "-:receiving receiving:ready receiving:skipped ready:receiving skipped:receiving",
@@ -51,3 +51,8 @@ def test_a_state_leads_only_where_the_house_says(life: type[StrEnum], former: st
         with pytest.raises(IllegalMove):
             move(row, life(to))
         assert row.state == former
+
+
+def test_lanes_are_named_so_that_their_names_backwards_are_their_order() -> None:
+    """The worklist's index and its cursor rely on it."""
+    assert sorted(LANE_ORDER, key=lambda lane: LANE_ORDER[lane]) == sorted(LANE_ORDER, reverse=True)
