@@ -101,6 +101,16 @@ def test_patients_are_named_so_that_nobody_takes_them_for_people(number: int, na
     assert patient_name(number) == f"Phantom^{name}"
 
 
+def test_another_call_makes_other_patients_and_orders(tmp_path: Path) -> None:
+    made = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        CliRunner().invoke(phantoms, [str(folder), "--count", "1"], catch_exceptions=False)
+        made.append(dcmread(next(folder.rglob("*.dcm")), stop_before_pixels=True))
+    assert made[0].PatientID != made[1].PatientID
+    assert made[0].AccessionNumber != made[1].AccessionNumber
+    assert all(len(ds.AccessionNumber) <= 16 for ds in made)  # VR SH (PS3.5, 6.2)
+
+
 def test_uids_repeat_with_their_seed_and_else_never() -> None:
     order = Order(LEFT_UPPER)
     assert seeded_uids(order, 1)("study") == seeded_uids(order, 1)("study") != seeded_uids(order, 2)("study")

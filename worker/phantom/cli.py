@@ -51,13 +51,22 @@ def phantoms(
         except ValueError as error:
             raise click.BadParameter(str(error), param_hint="--label") from error
     base = secrets.randbelow(2**31) if seed is None else seed
+    batch = secrets.token_hex(2).upper()  # other people than those of another call
     states = [STATES[i] for i in np.random.default_rng(base).permutation(len(STATES))]  # each once before any twice
     for number in range(1, count + 1):
         rng = np.random.default_rng([base, number])
         phantom, chosen_views = sample(rng), int(rng.integers(1, 3))
         phantom = replace(phantom, **_state(wanted or states[(number - 1) % len(states)]))
-        order = Order(phantom, number, views or chosen_views, mirrored=mirror, inverted=photometric == "MONOCHROME1")
-        click.echo(json.dumps(_written(order, outdir / f"{number:04d}", base, fresh=fresh_uids or seed is None)))
+        fresh = fresh_uids or seed is None
+        order = Order(
+            phantom,
+            number,
+            views or chosen_views,
+            mirrored=mirror,
+            inverted=photometric == "MONOCHROME1",
+            batch=batch if fresh else "",
+        )
+        click.echo(json.dumps(_written(order, outdir / f"{number:04d}", base, fresh=fresh)))
 
 
 def _state(state: tuple[Zone | None, bool]) -> dict[str, Any]:

@@ -39,6 +39,8 @@ class Order:
     ----------
     number
         1 and up; names the patient and gives the day.
+    batch
+        Sets these patients and orders apart from those that another number 1 has; at most six characters.
     views
         Instances in the study.
     mirrored
@@ -52,6 +54,7 @@ class Order:
     views: int = 1
     mirrored: bool = False
     inverted: bool = False
+    batch: str = ""
 
     @property
     def report(self) -> str:
@@ -125,13 +128,13 @@ def _identify(ds: Dataset, order: Order, view: int, uids: Uids) -> None:
     ds.SOPInstanceUID = uids(f"instance {view}")
     ds.StudyInstanceUID, ds.SeriesInstanceUID = uids("study"), uids("series")
     ds.PatientName = patient_name(order.number)
-    ds.PatientID = f"PHANTOM-{order.number:04d}"
+    ds.PatientID = "-".join(filter(None, ("PHANTOM", order.batch, f"{order.number:04d}")))
     ds.PatientBirthDate = day.replace(year=day.year - phantom.age_y, day=1).strftime("%Y%m%d")
     ds.PatientSex, ds.PatientAge = phantom.sex, f"{phantom.age_y:03d}Y"
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = day.strftime("%Y%m%d")
     ds.StudyTime = ds.SeriesTime = "080000"
     ds.AcquisitionTime = ds.ContentTime = f"0800{view:02d}"
-    ds.AccessionNumber = f"PH{order.number:06d}"
+    ds.AccessionNumber = f"PH{order.batch}{order.number:06d}"
     ds.StudyID, ds.SeriesNumber, ds.InstanceNumber = str(order.number), 1, view + 1
     ds.ReferringPhysicianName = ""
     ds.StudyDescription, ds.SeriesDescription = "Chest phantom", "PA"
