@@ -145,7 +145,7 @@ def queue(environment: dict[str, str], count: int = 200) -> dict[str, float]:
             )  # fmt: skip
             session.add(reading)
             session.flush()
-            held.append(claims.Claim(reading.id, 1, ReadingState.PREPARING, study, revision, 0, None, None))
+            held.append(claims.Claim(reading.id, 1, ReadingState.PREPARING, study, site, revision, 0, None, None))
     before, own = 0.0, 0.0
     for number, claim in enumerate(held):
         if number == WARM:

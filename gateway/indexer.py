@@ -36,6 +36,7 @@ from record.admission import Arrival, admit
 from record.db import connect, is_away, transaction
 from record.errors import CountersignError, InvalidInstance, StoreFull
 from record.models import Instance, Peer, Site
+from record.mounted import require_mounted
 from record.parts import Beat
 from record.settings import IndexerSettings
 from record.store import Kind, Store
@@ -76,6 +77,8 @@ class Indexer:
             PostgreSQL is away (`record.db.is_away`): nothing is lost, try again later.
         StoreFull
             The store has no room: likewise.
+        Misconfigured
+            The store is not there: likewise.
         """
         self._write_peers()
         instances = quarantined = 0
@@ -84,6 +87,7 @@ class Indexer:
             self._aside = {path: until for path, until in self._aside.items() if until > now}
             batch = [path for path in each.waiting() if path not in self._aside][: self._batch]
             if batch:
+                require_mounted(self._engine, self._store)
                 one = self._take(each, batch)
                 instances, quarantined = instances + one.instances, quarantined + one.quarantined
         return Round(instances, quarantined)

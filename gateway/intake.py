@@ -24,7 +24,8 @@ from types import TracebackType
 from typing import Self
 
 from gateway.headers import DEFLATED, UID, Identity, check, read_identity
-from gateway.spool import SopIdentity, Source, Spool, file_meta, preamble, sync_folder
+from gateway.spool import SopIdentity, Source, Spool, file_meta, preamble
+from record.durable import sync_folder
 from record.errors import InvalidInstance, MismatchedInstance, StoreFull, UnsupportedInstance
 from record.ids import new_id
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from sqlalchemy import Engine, select
 
-from gateway.backup.shelf import copy_durably
-from gateway.spool import Spool, find, sync_folder
+from gateway.spool import Spool, find
 from record.db import transaction
+from record.durable import copy_durably, sync_folder
 from record.models import Instance
 from record.store import Kind, Store
 

@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gateway.headers import Buffer, walk
+from record.durable import sync_folder
 from record.errors import InvalidInstance, Misconfigured
 
 IMPLEMENTATION_CLASS_UID = "2.25.236317105218713043471034963517541238601"
@@ -282,15 +283,6 @@ def read_peers(root: Path) -> Iterator[KnownPeer]:
     with contextlib.suppress(FileNotFoundError):
         for line in json.loads((root / PEERS).read_bytes()):
             yield KnownPeer(str(line["ae_title"]), str(line["address"]), str(line["site"]))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the folder's names durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _ae_title(text: str) -> bytes:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import Select
+from sqlalchemy import Select, func
 
 from record.errors import NotPermitted
+from record.models import Event, Study
 from record.states import Role
 
 
@@ -41,7 +42,6 @@ class Action(StrEnum):
     READ_AUDIT = "audit:read"
     READ_STATUS = "status:read"
     READ_METRICS = "metrics:read"
-    MANAGE_ACCOUNTS = "accounts:manage"
 
 
 _READS = frozenset({Action.LIST_STUDIES, Action.READ_STUDY, Action.READ_SIGNED})
@@ -79,7 +79,6 @@ PERMITTED: Mapping[Role, frozenset[Action]] = {
     Role.ADMIN: frozenset(
         {
             Action.LIST_STUDIES,
-            Action.MANAGE_ACCOUNTS,
             Action.ERASE_STUDY,
             Action.READ_STATUS,
             Action.READ_METRICS,
@@ -107,8 +106,8 @@ SYSTEM = Principal(kind="system", id=None, site_id=None, role=None)
 """Our own programs: they write events and never pass through `require`."""
 
 
-def commander(site_id: uuid.UUID, role: Role) -> Principal:
-    """Whoever runs a `countersign` command at one site: who can do that holds the database's key already."""
+def commander(site_id: uuid.UUID | None, role: Role) -> Principal:
+    """Whoever runs a `countersign` command, at one site or for all: who can do that holds the database's key already."""
     return Principal(kind="command", id=None, site_id=site_id, role=role)
 
 
@@ -144,3 +143,12 @@ def visible(statement: _Statement, by: Principal) -> _Statement:
     """
     entity = statement.column_descriptions[0]["entity"]
     return statement.where(entity.site_id == by.site_id)
+
+
+def visible_events(statement: _Statement, by: Principal) -> _Statement:
+    """Narrow a selection of events, outer-joined with their studies, to those of the principal's site.
+
+    An event that an earlier release wrote may name its study alone: it is of that study's site. What names neither is the
+    house's own (the record was restored, somebody tried a login that nobody has): every site's auditor sees it.
+    """
+    return statement.where(func.coalesce(Event.site_id, Study.site_id, by.site_id) == by.site_id)

@@ -1,6 +1,7 @@
-"""People and machines: accounts, passwords, sessions, tokens.
+"""People and machines: accounts, passwords, tokens.
 
-Knows how somebody is recognised. Does not know what they may do (`access`) or how a door asks (`gateway.web`).
+Knows how somebody is recognised. Does not know what they may do (`access`), how long they stay signed in (`sessions`) or how
+a door asks (`gateway.web`).
 Passwords are argon2id hashes; a token or a session's secret is 256 random bits of which only the sha256 is stored.
 """
 
@@ -8,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import unicodedata
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -19,48 +21,62 @@ from sqlalchemy import func, null, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
-from record.access import SCOPES, Principal
+from record.access import SCOPES, SYSTEM, Principal
 from record.errors import Conflict, InvalidRequest, NotAuthenticated, NotFound
 from record.models import Site, Token, User, UserSession
-from record.sites import find_site
+from record.sites import find_site, folded, one_at_a_time
 from record.states import Role
 
-MIN_PASSWORD = 10
+MIN_PASSWORD, MAX_PASSWORD = 10, 1000
+MAX_LOGIN, MAX_PRINTED_NAME = 64, 200
 _LOCK_AFTER = 10
 _LOCK_S = 300
 _hasher = PasswordHasher()
 _WASTED = _hasher.hash("nobody's password: hashed so that an unknown login takes as long as a known one")
 
 
-@dataclass(frozen=True, slots=True)
-class Reauthentication:
-    """Proof, given just now, that the signer is who they say (21 CFR 11.200)."""
+class Refusal(StrEnum):
+    """Why somebody was not recognised. At the public door it is for the audit alone; in an open session it is said."""
 
-    user_id: uuid.UUID
-    method: str
-    proven_at: datetime
-    client_address: str
+    UNKNOWN_LOGIN = "unknown_login"
+    WRONG_PASSWORD = "wrong_password"  # noqa: S105  a code
+    LOCKED = "locked"
+    DISABLED = "disabled"
+    SESSION_ENDED = "session_ended"
 
 
-def add_user(session: Session, *, site: str | None, login: str, printed_name: str, role: Role, password: str) -> User:
+def add_user(
+    session: Session,
+    *,
+    site: str | None,
+    login: str,
+    printed_name: str,
+    role: Role,
+    password: str,
+    by: Principal = SYSTEM,
+) -> User:
     """Add a person.
+
+    Logins differ in more than capitals, and in more than spaces around them, which are taken off.
 
     Raises
     ------
     Conflict
         The login is taken.
     InvalidRequest
-        The password is too short, or a name is empty.
+        The password is too short or too long, or a name is empty or too long.
     """
-    if not login.strip() or not printed_name.strip():
-        message = "A login and a printed name are needed."
+    login, printed_name = login.strip(), printed_name.strip()
+    if not 1 <= len(login) <= MAX_LOGIN or not 1 <= len(printed_name) <= MAX_PRINTED_NAME:
+        message = f"A login of 1 to {MAX_LOGIN} characters and a printed name of 1 to {MAX_PRINTED_NAME} are needed."
         raise InvalidRequest(message)
     if not login.isprintable() or not printed_name.isprintable():
         message = "A login or a printed name holds characters that cannot be seen."
         raise InvalidRequest(message)
     _check_password(password)
-    if session.scalar(select(User.id).where(User.login == login)):
-        message = "This login is taken."
+    one_at_a_time(session)
+    if folded(login) in map(folded, session.scalars(select(User.login))):
+        message = "This login is taken; capitals make no difference."
         raise Conflict(message)
     user = User(
         site_id=find_site(session, site).id,
@@ -71,7 +87,7 @@ def add_user(session: Session, *, site: str | None, login: str, printed_name: st
     )
     session.add(user)
     session.flush()
-    audit.write(session, "user_added", site_id=user.site_id, user_id=user.id, role=role)
+    audit.write(session, "user_added", by, site_id=user.site_id, user_id=user.id, role=role)
     return user
 
 
@@ -98,7 +114,7 @@ def find_user(session: Session, login: str) -> User:
     return user
 
 
-def disable_user(session: Session, login: str) -> User:
+def disable_user(session: Session, login: str, *, by: Principal = SYSTEM) -> User:
     """Let a person in no more: their sessions end at once; what they signed stays theirs.
 
     Raises
@@ -109,12 +125,12 @@ def disable_user(session: Session, login: str) -> User:
     user = find_user(session, login)
     if user.disabled_at is None:
         user.disabled_at = func.now()
-        audit.write(session, "user_disabled", site_id=user.site_id, user_id=user.id)
+        audit.write(session, "user_disabled", by, site_id=user.site_id, user_id=user.id)
     end_sessions(session, user)
     return user
 
 
-def enable_user(session: Session, login: str) -> User:
+def enable_user(session: Session, login: str, *, by: Principal = SYSTEM) -> User:
     """Let a disabled, or locked, person in again; they sign in anew.
 
     Raises
@@ -124,13 +140,13 @@ def enable_user(session: Session, login: str) -> User:
     """
     user = find_user(session, login)
     if user.disabled_at is not None or user.locked_until is not None:
-        audit.write(session, "user_enabled", site_id=user.site_id, user_id=user.id)
+        audit.write(session, "user_enabled", by, site_id=user.site_id, user_id=user.id)
     user.disabled_at = user.locked_until = None
     user.failed_logins = 0
     return user
 
 
-def set_password(session: Session, login: str, password: str) -> User:
+def set_password(session: Session, login: str, password: str, *, by: Principal = SYSTEM) -> User:
     """Give a person another password: a lock falls, and whoever is signed in by the former one is signed out.
 
     Raises
@@ -145,16 +161,16 @@ def set_password(session: Session, login: str, password: str) -> User:
     user.password_hash = _hasher.hash(password)
     user.failed_logins, user.locked_until = 0, None
     end_sessions(session, user)
-    audit.write(session, "password_reset", site_id=user.site_id, user_id=user.id)
+    audit.write(session, "password_reset", by, site_id=user.site_id, user_id=user.id)
     return user
 
 
 def end_sessions(session: Session, user: User) -> None:
-    """Sign a person out everywhere."""
+    """Sign a person out everywhere; what was searched for is forgotten."""
     session.execute(
         update(UserSession)
         .where(UserSession.user_id == user.id, UserSession.ended_at.is_(None))
-        .values(ended_at=func.now())
+        .values(ended_at=func.now(), search=null())
     )
 
 
@@ -166,6 +182,7 @@ def add_token(
     role: Role,
     scopes: Iterable[str] = (),
     expires_at: datetime | None = None,
+    by: Principal = SYSTEM,
 ) -> str:
     """Add a machine's token and return its secret, which is shown once and stored nowhere.
 
@@ -193,15 +210,15 @@ def add_token(
         raise Conflict(message)
     secret = "cs_" + secrets.token_urlsafe(32)
     token = Token(
-        site_id=found.id, name=name, role=role, scopes=scopes, secret_sha256=_sha(secret), expires_at=expires_at
+        site_id=found.id, name=name, role=role, scopes=scopes, secret_sha256=sha(secret), expires_at=expires_at
     )
     session.add(token)
     session.flush()
-    audit.write(session, "token_added", site_id=found.id, token_id=token.id, role=role)
+    audit.write(session, "token_added", by, site_id=found.id, token_id=token.id, role=role)
     return secret
 
 
-def revoke_token(session: Session, *, site: str | None, name: str) -> Token:
+def revoke_token(session: Session, *, site: str | None, name: str, by: Principal = SYSTEM) -> Token:
     """Let a machine in no more; the API processes learn it within five seconds.
 
     Raises
@@ -216,7 +233,7 @@ def revoke_token(session: Session, *, site: str | None, name: str) -> Token:
         raise NotFound(message)
     if token.revoked_at is None:
         token.revoked_at = func.now()
-        audit.write(session, "token_revoked", site_id=found.id, token_id=token.id)
+        audit.write(session, "token_revoked", by, site_id=found.id, token_id=token.id)
     return token
 
 
@@ -238,7 +255,7 @@ def token_principal(session: Session, secret: str) -> Principal:
     """
     token = session.scalar(
         select(Token).where(
-            Token.secret_sha256 == _sha(secret),
+            Token.secret_sha256 == sha(secret),
             Token.revoked_at.is_(None),
             (Token.expires_at.is_(None)) | (Token.expires_at > func.now()),
         )
@@ -250,121 +267,54 @@ def token_principal(session: Session, secret: str) -> Principal:
 
 
 def check_password(session: Session, login: str, password: str) -> User:
-    """The person behind a login and password.
+    """The person behind a login and password, as the public door asks.
 
     A wrong password is counted in this session's transaction: the door must commit it although it refuses. After ten
-    in a row the account is locked for five minutes.
+    in a row the account takes no sign-in for five minutes; sessions that are open go on (`reauthenticate`).
 
     Raises
     ------
     NotAuthenticated
-        Unknown login, wrong password, disabled or locked: one message for all four.
+        Unknown login, wrong password, disabled or locked: one message for all four, after the same time. Its facts
+        `refusal`, `user_id` and `site_id` are for the audit and go out nowhere.
     """
     user = session.scalar(select(User).where(User.login == login).with_for_update())
     now = session.scalar(select(func.now()))
     locked = user is not None and user.locked_until is not None and now is not None and user.locked_until > now
-    if not _matches(user.password_hash if user else _WASTED, password) or user is None or user.disabled_at or locked:
-        if user is not None and not locked:
+    right = matches(user.password_hash if user else _WASTED, password)
+    message = "The login or the password is wrong, or the account is locked."
+    if user is None:
+        raise NotAuthenticated(message, refusal=Refusal.UNKNOWN_LOGIN)
+    if user.disabled_at or locked or not right:
+        refusal = Refusal.DISABLED if user.disabled_at else Refusal.LOCKED if locked else Refusal.WRONG_PASSWORD
+        if refusal is Refusal.WRONG_PASSWORD:
             user.failed_logins += 1
             if user.failed_logins >= _LOCK_AFTER and now is not None:
                 user.locked_until, user.failed_logins = now + timedelta(seconds=_LOCK_S), 0
-            audit.write(session, "login_refused", site_id=user.site_id, user_id=user.id)
-        message = "The login or the password is wrong, or the account is locked."
-        raise NotAuthenticated(message)
+        raise NotAuthenticated(message, refusal=refusal, user_id=user.id, site_id=user.site_id)
     user.failed_logins, user.locked_until = 0, None
     return user
 
 
-def open_session(session: Session, user: User, *, lasts_s: float) -> tuple[UserSession, str]:
-    """Sign a person in; returns the session and the cookie's secret."""
-    _forget_searches(session)
-    secret = secrets.token_urlsafe(32)
-    opened = UserSession(
-        user_id=user.id,
-        secret_sha256=_sha(secret),
-        csrf_secret=secrets.token_urlsafe(32),
-        expires_at=func.now() + timedelta(seconds=lasts_s),
+def note_refused(
+    session: Session,
+    refusal: Refusal,
+    *,
+    client_address: str,
+    count: int,
+    user_id: uuid.UUID | None = None,
+    site_id: uuid.UUID | None = None,
+) -> None:
+    """Write that sign-ins were refused, `count` of them since this was last written. The login is never on record."""
+    audit.write(
+        session,
+        "sign_in_refused",
+        site_id=site_id,
+        user_id=user_id,
+        reason_code=refusal,
+        client_address=client_address,
+        count=count,
     )
-    session.add(opened)
-    session.flush()
-    audit.write(session, "signed_in", user_principal(user), session_id=opened.id)
-    return opened, secret
-
-
-def session_principal(
-    session: Session, secret: str, *, idle_s: float, touch: bool = True
-) -> tuple[Principal, UserSession]:
-    """Whom a session cookie stands for, and the session; with `touch` the request counts as a sign of its person.
-
-    Raises
-    ------
-    NotAuthenticated
-        Unknown, ended, expired or idle for too long, or the account was disabled.
-    """
-    row = session.execute(
-        select(UserSession, User)
-        .join(User, User.id == UserSession.user_id)
-        .where(
-            UserSession.secret_sha256 == _sha(secret),
-            UserSession.ended_at.is_(None),
-            UserSession.expires_at > func.now(),
-            UserSession.seen_at > func.now() - timedelta(seconds=idle_s),
-            User.disabled_at.is_(None),
-        )
-    ).first()
-    if row is None:
-        message = "The session is over: sign in again."
-        raise NotAuthenticated(message)
-    opened, user = row
-    if touch:
-        session.execute(
-            update(UserSession)
-            .where(UserSession.id == opened.id, UserSession.seen_at < func.now() - timedelta(seconds=30))
-            .values(seen_at=func.now())
-        )
-    return user_principal(user), opened
-
-
-def end_session(session: Session, secret: str) -> None:
-    """Sign out; what was searched for is forgotten."""
-    session.execute(
-        update(UserSession)
-        .where(UserSession.secret_sha256 == _sha(secret), UserSession.ended_at.is_(None))
-        .values(ended_at=func.now(), search=null())
-    )
-
-
-def keep_search(session: Session, session_id: uuid.UUID, words: Mapping[str, str]) -> None:
-    """Remember in a person's session what they search for: a page can be come back to, and no address holds it."""
-    session.execute(update(UserSession).where(UserSession.id == session_id).values(search=dict(words)))
-
-
-def kept_search(session: Session, session_id: uuid.UUID) -> dict[str, str]:
-    """What `keep_search` remembered last; empty if nothing."""
-    return session.scalar(select(UserSession.search).where(UserSession.id == session_id)) or {}
-
-
-def _forget_searches(session: Session) -> None:
-    """Sessions that ran out without a sign-out keep no words of patients."""
-    over = UserSession.ended_at.is_not(None) | (UserSession.expires_at < func.now())
-    session.execute(update(UserSession).where(UserSession.search.is_not(None), over).values(search=null()))
-
-
-def reauthenticate(session: Session, by: Principal, password: str, *, client_address: str) -> Reauthentication:
-    """Prove again, now, who is about to sign.
-
-    Raises
-    ------
-    NotAuthenticated
-        The password is wrong; the door commits the count and refuses.
-    """
-    login = session.scalar(select(User.login).where(User.id == by.id)) if by.kind == "user" else None
-    user = check_password(session, login or "", password)
-    now = session.scalar(select(func.now()))
-    if now is None or user.id != by.id:
-        message = "The password is wrong."
-        raise NotAuthenticated(message)
-    return Reauthentication(user.id, "password", now, client_address)
 
 
 def user_principal(user: User) -> Principal:
@@ -373,17 +323,22 @@ def user_principal(user: User) -> Principal:
 
 
 def _check_password(password: str) -> None:
-    if len(password) < MIN_PASSWORD:
-        message = f"A password has at least {MIN_PASSWORD} characters."
+    if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
+        message = f"A password has at least {MIN_PASSWORD} characters, and at most {MAX_PASSWORD}."
+        raise InvalidRequest(message)
+    if any(unicodedata.category(char) in {"Cc", "Cs"} for char in password):
+        message = "A password holds no control characters: nobody could type them."
         raise InvalidRequest(message)
 
 
-def _matches(password_hash: str, password: str) -> bool:
+def matches(password_hash: str, password: str) -> bool:
+    """Whether this is the password; takes as long as argon2 does."""
     try:
         return _hasher.verify(password_hash, password)
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
         return False
 
 
-def _sha(secret: str) -> str:
+def sha(secret: str) -> str:
+    """What is stored of a secret."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GIB = 1024**3
 CRITICAL_FREE_BYTES, LOW_FREE_BYTES = GIB, 5 * GIB
 SPOOL_OLDEST_S = 60.0
+STARTING_S = 120.0
+"""So long after the start of the line a worker may be on its way, and so long after its own it may load its model."""
 
 
 class Severity(StrEnum):
@@ -63,6 +65,12 @@ KINDS: Mapping[str, Kind] = {
         "PostgreSQL does not answer.",
         "Start it, or see DATABASE_URL. What arrives waits in the spools; readings go on by themselves.",
     ),
+    "run_stopped": Kind(
+        _CRITICAL,
+        "The run in {folder} is stopped: no image can be sent here.",
+        "Start it.",
+        "countersign up --data-dir {folder}",
+    ),
     "schema_missing": Kind(
         _CRITICAL, "The database has no schema yet, or another.", "Migrate it.", "countersign migrate"
     ),
@@ -71,6 +79,11 @@ KINDS: Mapping[str, Kind] = {
         "The database's schema is {there}; this release needs {needed}.",
         "Migrate it.",
         "countersign migrate",
+    ),
+    "schema_new": Kind(
+        _WARNING,
+        "The database's schema is {there}, a later release's; this release brings {own}.",
+        "Finish the upgrade: install the later release here too.",
     ),
     "no_listener": Kind(
         _CRITICAL,
@@ -95,10 +108,16 @@ KINDS: Mapping[str, Kind] = {
         _CRITICAL, "No cpu worker is running: no study is prepared.", "Start one.", "countersign worker cpu"
     ),
     "no_gpu": Kind(_CRITICAL, "No gpu worker is running: no draft is written.", "Start one.", "countersign worker gpu"),
+    "part_starting": Kind(
+        _NOTICE,
+        "The {kind} is starting.",
+        "A worker loads its model first. If it takes longer than two minutes, see its log: `up` keeps it in its folder's logs/.",
+    ),
     "part_silent": Kind(
         _CRITICAL,
         "The {kind} on {host} has been silent for {age}.",
-        "See its log and start it again. If it was taken away for good, this ends after a day.",
+        "See its log and start it again. If it was taken away for good, have it forgotten.",
+        "countersign status --forget {host}",
     ),
     "no_engine": Kind(
         _CRITICAL,
@@ -187,6 +206,10 @@ KINDS: Mapping[str, Kind] = {
     ),
 }
 """Every alarm there is, by its code."""
+CODED = frozenset({"kind", "lane", "place", "reason"})
+"""Values of an alarm that are codes or words of ours, not names or numbers: a page says them in its language."""
+FAILING: Mapping[str, str] = {"store_full": "the store is full", "error": "an error"}
+"""Why an indexer cannot go on, by the code that it tells."""
 
 ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.NO_IMAGES: "The study holds no image: there is nothing to do.",
@@ -217,7 +240,7 @@ def advice(reason_code: str | None) -> str:
 def alarm(code: str, **values: str | int) -> Alarm:
     """One alarm of a code, with its figures."""
     kind = KINDS[code]
-    return Alarm(code, kind.severity, kind.text, kind.remedy, kind.command, values)
+    return Alarm(code, kind.severity, kind.text, kind.remedy, kind.command.format(**values), values)
 
 
 def of_places(spools: Iterable[SpoolShown], disks: Iterable[Place]) -> Iterator[Alarm]:

@@ -45,7 +45,16 @@ def write(
     report_id: uuid.UUID | None = None,
     **facts: object,
 ) -> None:
-    """Record that something happened, in the caller's transaction. `facts` are ids, codes, counts and hashes."""
+    """Record that something happened, in the caller's transaction. `facts` are ids, codes, counts and hashes.
+
+    Raises
+    ------
+    ValueError
+        An event about a study that names no site: no auditor would ever see it.
+    """
+    if study_id is not None and site_id is None and by.site_id is None:
+        message = f"The event {kind} tells of a study and names no site."
+        raise ValueError(message)
     session.add(
         Event(
             kind=kind,

@@ -1,19 +1,18 @@
 """The report's text as the record keeps it: sections, sentences and who wrote them; its canonical bytes.
 
-Knows the schema, its one serialisation and how a saved plain text is aligned with the former revision, so that ids and
-origins survive. Does not know reports, users or the database. The canonical form is UTF-8 JSON with sorted keys, no
-floats and no spaces: exactly these bytes are hashed, stored and signed.
+Knows the schema and its one serialisation. Does not know how a text is read (`written`), who wrote which sentence
+(`origins`), reports, users or the database. The canonical form is UTF-8 JSON with sorted keys, no floats and no spaces:
+exactly these bytes are hashed, stored and signed.
 """
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -29,6 +28,7 @@ _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PICTURE = re.compile(r"[0-9a-f]{64}")
 _FLAG = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
+_DRAFT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOST = 64
 
 
@@ -37,6 +37,13 @@ def _seen(text: str) -> str:
     marks = {"Cf", "Mn", "Me"}
     plain = ((c, unicodedata.category(c)) for c in unicodedata.normalize("NFKD", text))
     return "".join("-" if kind == "Pd" or c == "−" else c for c, kind in plain if kind not in marks)
+
+
+def require_length(texts: Iterable[str]) -> None:
+    """Refuse sentences that are more than a report may hold."""
+    if sum(map(len, texts)) > MAX_CHARACTERS:
+        message = f"A report may hold {MAX_CHARACTERS} characters at most."
+        raise InvalidRequest(message)
 
 
 class SectionCode(StrEnum):
@@ -68,7 +75,8 @@ class Origin(StrEnum):
 class Sentence:
     """One sentence (or line) of a section.
 
-    `source` is the id of the machine sentence it came from; `pictures` the sha256 of the pictures it rests on.
+    `source` is the id of the machine sentence it came from, `draft` the draft that sentence stands in, where it is another
+    one than the report was opened from (ids repeat between drafts); `pictures` the sha256 of the pictures it rests on.
     """
 
     id: str
@@ -77,6 +85,32 @@ class Sentence:
     source: str | None = None
     pictures: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
+    draft: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values. Without a `draft` the key is left out, as in all that was stored before there was one."""
+        plain = {
+            "id": self.id,
+            "text": self.text,
+            "origin": self.origin.value,
+            "source": self.source,
+            "pictures": list(self.pictures),
+            "flags": list(self.flags),
+        }
+        return plain if self.draft is None else plain | {"draft": self.draft}
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Sentence:
+        """Read what `as_dict` gives, from outside: KeyError, TypeError or ValueError if it is nothing of the kind."""
+        return cls(
+            id=_string(value["id"]),
+            text=_string(value["text"]),
+            origin=Origin(value["origin"]),
+            source=None if value.get("source") is None else _string(value["source"]),
+            pictures=tuple(_string(p) for p in value.get("pictures", ())),
+            flags=tuple(_string(f) for f in value.get("flags", ())),
+            draft=None if value.get("draft") is None else _string(value["draft"]),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +138,7 @@ class Body:
             message = "A language is a tag such as en or zh-Hans (BCP 47)."
             raise InvalidRequest(message)
         texts = [s.text for section in self.sections for s in section.sentences]
-        if sum(map(len, texts)) > MAX_CHARACTERS:
-            message = f"A report may hold {MAX_CHARACTERS} characters at most."
-            raise InvalidRequest(message)
+        require_length(texts)
         for text in texts:
             if any(unicodedata.category(c) in {"Cc", "Cs", "Co"} for c in text):
                 message = "A sentence is one line of text without control characters."
@@ -139,17 +171,7 @@ class Body:
             "sections": [
                 {
                     "code": section.code.value,
-                    "sentences": [
-                        {
-                            "id": s.id,
-                            "text": s.text,
-                            "origin": s.origin.value,
-                            "source": s.source,
-                            "pictures": list(s.pictures),
-                            "flags": list(s.flags),
-                        }
-                        for s in section.sentences
-                    ],
+                    "sentences": [s.as_dict() for s in section.sentences],
                 }
                 for section in self.sections
             ],
@@ -169,20 +191,7 @@ class Body:
                 raise TypeError
             return cls(
                 sections=tuple(
-                    Section(
-                        SectionCode(section["code"]),
-                        tuple(
-                            Sentence(
-                                id=_string(s["id"]),
-                                text=_string(s["text"]),
-                                origin=Origin(s["origin"]),
-                                source=None if s.get("source") is None else _string(s["source"]),
-                                pictures=tuple(_string(p) for p in s.get("pictures", ())),
-                                flags=tuple(_string(f) for f in s.get("flags", ())),
-                            )
-                            for s in section["sentences"]
-                        ),
-                    )
+                    Section(SectionCode(section["code"]), tuple(Sentence.of(s) for s in section["sentences"]))
                     for section in value["sections"]
                 ),
                 language=_string(value.get("language", "en")),
@@ -227,118 +236,8 @@ def _is_of_schema(sentence: Sentence) -> bool:
         and all(map(_ID.fullmatch, ids))
         and all(map(_PICTURE.fullmatch, sentence.pictures))
         and all(map(_FLAG.fullmatch, sentence.flags))
+        and (sentence.draft is None or _DRAFT.fullmatch(sentence.draft) is not None)
     )
-
-
-_HEADING = re.compile(
-    r"^\s*("
-    + "|".join(re.escape(c.value.replace("_", " ")) for c in SectionCode)
-    + r"|recommendation)\s*(?::\s*(.*))?$",
-    re.IGNORECASE,
-)
-"""A section's title at the beginning of a line and a colon, or alone in its line, in any case."""
-
-
-_WORDS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|\w+")
-_ALIKE = 0.4
-
-
-def from_plain(text: str, former: Body) -> Body:
-    """Align a saved plain text with the former revision.
-
-    A line that stands unchanged keeps its id and origin; one that was made out of a former line keeps its id and becomes
-    *edited* where it came from the machine; one that only stands in another's place is new, and *human*. Lines before the first heading belong to findings.
-
-    Parameters
-    ----------
-    text
-        Headings as `Body.plain` writes them, one line a sentence.
-    former
-        The revision that was edited.
-    """
-    wanted: dict[SectionCode, list[str]] = {}
-    code = SectionCode.FINDINGS
-    clean = unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n").replace("\t", " ")
-    for raw in clean.split("\n"):
-        line = raw.strip()
-        heading = _HEADING.match(line)
-        if heading:
-            name = heading.group(1).lower().replace(" ", "_")
-            code = SectionCode.RECOMMENDATIONS if name == "recommendation" else SectionCode(name)
-            wanted.setdefault(code, [])
-            line = (heading.group(2) or "").strip()
-        if line:
-            wanted.setdefault(code, []).append(line)
-    taken = {s.id for _, s in former.sentences()}
-    sections = []
-    for section_code in SectionCode:
-        if section_code not in wanted:
-            continue
-        old = former.section(section_code)
-        sections.append(
-            Section(section_code, _align(old.sentences if old else (), wanted[section_code], section_code, taken))
-        )
-    return Body(sections=tuple(sections), language=former.language)
-
-
-def reconcile(saved: Body, former: Body) -> Body:
-    """Settle the origins of a structured save: a client may not claim that the machine wrote what it did not.
-
-    A sentence whose id stands in the former revision with the same text keeps everything of the former; with another
-    text it keeps its source and becomes *edited* where it came from the machine; any other sentence is *human*.
-    """
-    known = {s.id: s for _, s in former.sentences()}
-    return replace(
-        saved,
-        sections=tuple(
-            Section(section.code, tuple(_settle(s, known.get(s.id)) for s in section.sentences))
-            for section in saved.sections
-        ),
-    )
-
-
-def _settle(sentence: Sentence, former: Sentence | None) -> Sentence:
-    if former is None:
-        return Sentence(id=sentence.id, text=sentence.text, origin=Origin.HUMAN)
-    return former if former.text == sentence.text else _edited(former, sentence.text)
-
-
-def _edited(former: Sentence, text: str) -> Sentence:
-    if former.origin is Origin.HUMAN:
-        return replace(former, text=text, flags=())
-    return replace(former, text=text, origin=Origin.EDITED, source=former.source or former.id, flags=())
-
-
-def _align(old: Sequence[Sentence], lines: Sequence[str], code: SectionCode, taken: set[str]) -> tuple[Sentence, ...]:
-    result: list[Sentence] = []
-    matcher = difflib.SequenceMatcher(a=[s.text for s in old], b=list(lines), autojunk=False)
-    for tag, a0, a1, b0, b1 in matcher.get_opcodes():
-        if tag == "equal":
-            result.extend(old[a0:a1])
-            continue
-        rest = a0
-        for line in lines[b0:b1]:
-            like = next((at for at in range(rest, a1) if _are_alike(old[at].text, line)), None)
-            if like is None:
-                result.append(Sentence(id=_fresh_id(code, taken), text=line, origin=Origin.HUMAN))
-            else:
-                result.append(_edited(old[like], line))
-                rest = like + 1
-    return tuple(result)
-
-
-def _are_alike(former: str, text: str) -> bool:
-    """Whether one sentence was made out of the other: enough of their words, or Chinese characters, are the same."""
-    words = difflib.SequenceMatcher(a=_WORDS.findall(former.lower()), b=_WORDS.findall(text.lower()), autojunk=False)
-    return words.ratio() >= _ALIKE
-
-
-def _fresh_id(code: SectionCode, taken: set[str]) -> str:
-    number = 1
-    while f"{code.value}-h{number}" in taken:
-        number += 1
-    taken.add(f"{code.value}-h{number}")
-    return f"{code.value}-h{number}"
 
 
 def sha256(text: str) -> str:

@@ -41,6 +41,7 @@ class Claim:
     token: int
     phase: ReadingState
     study_id: uuid.UUID
+    site_id: uuid.UUID
     revision_id: uuid.UUID
     failures: int
     protocol: str | None
@@ -90,7 +91,9 @@ def _claim(
     row = session.execute(_taking(phase, clean_only), {"owner": owner, "lease_s": lease_s, **which}).first()
     if row is None:
         return None
-    return Claim(row.id, row.token, phase, row.study_id, row.revision_id, row.failures, row.protocol, row.model)
+    return Claim(
+        row.id, row.token, phase, row.study_id, row.site_id, row.revision_id, row.failures, row.protocol, row.model
+    )
 
 
 @cache
@@ -118,7 +121,7 @@ def _taking(phase: ReadingState, clean_only: bool) -> Update:
             lease_owner=bindparam("owner"),
             updated_at=func.now(),
         )
-        .returning(c.id, c.token, c.study_id, c.revision_id, c.failures, c.protocol, c.model)
+        .returning(c.id, c.token, c.study_id, c.site_id, c.revision_id, c.failures, c.protocol, c.model)
     )
 
 
@@ -162,6 +165,7 @@ def finish_prepare(
     audit.write(
         session,
         "reading_prepared",
+        site_id=claim.site_id,
         study_id=claim.study_id,
         reading_id=claim.reading_id,
         protocol=protocol,
@@ -205,7 +209,12 @@ def abstain(
         values["omitted"] = list(omitted)
     _leave(session, claim, ReadingState.ABSTAINED, now=("ended_at",), **values)
     audit.write(
-        session, "reading_abstained", study_id=claim.study_id, reading_id=claim.reading_id, reason_code=reason_code
+        session,
+        "reading_abstained",
+        site_id=claim.site_id,
+        study_id=claim.study_id,
+        reading_id=claim.reading_id,
+        reason_code=reason_code,
     )
     touch_study(session, claim.study_id)
 
@@ -243,6 +252,7 @@ def fail(
     audit.write(
         session,
         "reading_failed" if spent else "reading_stumbled",
+        site_id=claim.site_id,
         study_id=claim.study_id,
         reading_id=claim.reading_id,
         reason_code=reason_code,
@@ -276,7 +286,13 @@ def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     _leave(session, claim, ReadingState.PREPARED, not_before_s=after_s)
     require_allowed(ReadingState.PREPARED, ReadingState.QUEUED)
     session.execute(update(Reading).where(Reading.id == claim.reading_id).values(state=ReadingState.QUEUED, model=None))
-    audit.write(session, "reading_sent_back", study_id=claim.study_id, reading_id=claim.reading_id)
+    audit.write(
+        session,
+        "reading_sent_back",
+        site_id=claim.site_id,
+        study_id=claim.study_id,
+        reading_id=claim.reading_id,
+    )
 
 
 def _leave(

@@ -39,7 +39,9 @@ def parse_url(url: str | SecretStr) -> URL:
     raw = url.get_secret_value() if isinstance(url, SecretStr) else url
     try:
         parsed = make_url(raw)
-    except ArgumentError:
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise ValueError
+    except (ArgumentError, ValueError):  # the latter for a port that is none
         message = "DATABASE_URL is not a database URL (postgresql://USER:PASSWORD@HOST:PORT/NAME)."
         raise Misconfigured(message) from None
     if parsed.drivername not in {"postgres", "postgresql", "postgresql+psycopg"}:

@@ -23,6 +23,7 @@ def write(
     *,
     reading_id: uuid.UUID,
     study_id: uuid.UUID,
+    site_id: uuid.UUID,
     body: Body,
     flags: Sequence[str],
     provenance: dict[str, Any],
@@ -44,6 +45,7 @@ def write(
     audit.write(
         session,
         "draft_written",
+        site_id=site_id,
         study_id=study_id,
         reading_id=reading_id,
         draft_id=draft.id,

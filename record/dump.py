@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -29,11 +29,13 @@ from sqlalchemy.orm import Session
 from record import migrate
 from record.audit import head
 from record.db import parse_url
+from record.durable import private, sync_file, sync_folder
 from record.errors import Conflict, Misconfigured
 
 SUFFIX = ".copy.gz"
 _BLOCK = 1 << 20
 _DIGESTS = 1 << 256
+_NAME = re.compile(r"[a-z_][a-z0-9_]*")
 _SIGNS_OF_LIFE = ("studies", "events", "users", "tokens", "instances")
 """A database in which all of these are empty holds no record."""
 _PLAIN = (
@@ -74,12 +76,29 @@ class Dump:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Dump:
-        """What `as_dict` made of one."""
+        """What `as_dict` made of one.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, AttributeError
+            It made no such thing.
+        """
         tables = {
-            name: TableDump(tuple(table["columns"]), int(table["rows"]), str(table["digest"]))
+            name: TableDump(tuple(map(str, table["columns"])), int(table["rows"]), str(table["digest"]))
             for name, table in told["tables"].items()
         }
-        return cls(**{**told, "tables": tables})
+        revision = str(told["revision"])
+        if not revision.isascii() or not revision.isdigit() or not all(map(_NAME.fullmatch, tables)):
+            raise ValueError("A schema's revision is a number, and a table's name a plain one.")
+        return cls(
+            revision,
+            tables,
+            int(told["position"]),
+            str(told["head"]),
+            str(told["server"]),
+            str(told["taken_at"]),
+            int(told["database_bytes"]),
+        )
 
     @property
     def rows(self) -> int:
@@ -102,10 +121,10 @@ def take(engine: Engine, folder: Path) -> Dump:
         tables = {}
         for name, columns in _tables(connection).items():
             path = folder / (name + SUFFIX)
-            with path.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as out:
+            with private(path) as raw, gzip.GzipFile(fileobj=raw, mode="wb", compresslevel=1, mtime=0) as out:
                 tables[name] = _read(connection, name, columns, out.write)
-            _sync(path)
-        _sync(folder)
+            sync_file(path)
+        sync_folder(folder)
         with Session(connection) as session:
             last = head(session)
         server, taken_at, size = connection.execute(
@@ -283,11 +302,3 @@ def _cursor(connection: Connection, table: str) -> Iterator[Any]:
 
 def _has_rows(connection: Connection, name: str) -> bool:
     return connection.execute(text(f'SELECT 1 FROM "{name}" LIMIT 1')).first() is not None  # noqa: S608  as above
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,8 @@ Knows which facts an error carries. Does not know how a door says it: each door 
     ├── NotFound                    no such thing, or not for this user's eyes
     ├── NotPermitted                known, but not allowed
     ├── NotAuthenticated            who is it? no session, no token, or a wrong password
+    ├── TooManyTries                wrong passwords came too often from one address: passing
+    ├── Busy                        more is asked for at once than is taken: passing
     ├── InvalidInstance             bytes that are no DICOM instance we can stand behind
     │   ├── UnsupportedInstance     well-formed, but of a kind nobody here reads
     │   └── MismatchedInstance      class or UID differ between the request and the data set
@@ -55,6 +57,18 @@ class NotAuthenticated(CountersignError):
     """Nobody signed in, an unknown token, or a wrong password."""
 
     code = "not_authenticated"
+
+
+class TooManyTries(CountersignError):
+    """Wrong passwords came too often from one address; `retry_after_s` says how long it has to wait."""
+
+    code = "too_many_tries"
+
+
+class Busy(CountersignError):
+    """More is asked for at once than this process takes. Nothing was done: the client may try again."""
+
+    code = "unavailable"
 
 
 class NotPermitted(CountersignError):

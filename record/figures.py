@@ -17,7 +17,8 @@ from sqlalchemy import Row, Select, func, literal, select, text, union_all
 from sqlalchemy.orm import Session
 
 from record.access import Principal, visible
-from record.models import Delivery, Instance, Reading, Report, Site, Study, StudyRevision
+from record.models import Delivery, Instance, Part, Reading, Report, Site, Study, StudyRevision
+from record.settings import Sweeping
 from record.states import LIVE_REPORT, DeliveryState, Lane, Purpose, ReadingState, ReportState, StudyState
 
 LATELY = timedelta(days=7)
@@ -189,7 +190,9 @@ def studies(session: Session, by: Principal | None) -> tuple[dict[str, int], boo
 def receiving(session: Session, by: Principal | None, most: int) -> Receiving:
     """Studies that are receiving, those longest at it first."""
     receiving = Study.state == StudyState.RECEIVING
-    longest = func.make_interval(0, 0, 0, 0, 0, 0, func.coalesce(Study.max_wait_s, 3600.0) + _OVERDUE_S)
+    swept_after_s = select(func.max(Part.facts["max_wait_s"].as_float())).where(Part.kind == "sweep").scalar_subquery()
+    longest_s = func.coalesce(Study.max_wait_s, swept_after_s, Sweeping.model_fields["max_wait_s"].default)
+    longest = func.make_interval(0, 0, 0, 0, 0, 0, longest_s + _OVERDUE_S)
     overdue = func.min(Study.receiving_since).filter(Study.receiving_since + longest < func.now())
     row = session.execute(
         _seen(

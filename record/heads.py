@@ -8,6 +8,7 @@ what is sealed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from record.audit import GENESIS, head, keep_head
 from record.models import Seal
 
 _RESTORED = "restored"
+_POSITION = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,10 @@ def read(heads_file: Path | None) -> Heads:
     set_back = []
     for line in heads_file.read_text(encoding="ascii", errors="replace").splitlines():
         first, _, rest = line.partition(" ")
-        if first == _RESTORED and rest.isdigit():
+        if first == _RESTORED and _POSITION.fullmatch(rest):
             set_back.append(SetBack(int(rest), max(kept, default=int(rest))))
             kept = {position: value for position, value in kept.items() if position <= int(rest)}
-        elif first.isdigit() and len(rest) == len(GENESIS):
+        elif _POSITION.fullmatch(first) and len(rest) == len(GENESIS):
             kept[int(first)] = rest
     return Heads(kept, tuple(set_back))
 

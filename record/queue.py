@@ -12,6 +12,8 @@ from pydantic import SecretStr
 from redis import Redis
 from redis.exceptions import RedisError
 
+from record.errors import Misconfigured
+
 if TYPE_CHECKING:  # half a second that only those who ring need to spend
     from celery import Celery
 
@@ -63,11 +65,14 @@ class Bell:
     def __init__(self, redis_url: SecretStr | None) -> None:
         self._redis_url = redis_url
         self._app: Celery | None = None
-        self._redis = (
-            Redis.from_url(redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=1, retry=None)
-            if redis_url
-            else None
-        )
+        try:
+            self._redis = (
+                Redis.from_url(redis_url.get_secret_value(), socket_timeout=2, socket_connect_timeout=1, retry=None)
+                if redis_url
+                else None
+            )
+        except ValueError:  # an option behind the question mark: the rest was looked at with the settings
+            raise Misconfigured("REDIS_URL cannot be used: it looks like redis://:PASSWORD@HOST:PORT/0.") from None
 
     def top_up(self, queue: str, claimable: int) -> int | None:
         """At least one wake-up per claimable reading; returns how many lay there, or None while Redis is away."""

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from record import audit, deliveries, studies
+from record import audit, deliveries, said, studies, written
 from record.access import SYSTEM, Action, Principal, require, visible
-from record.accounts import Reauthentication
-from record.body import EMPTY, Body, reconcile
+from record.body import EMPTY, Body
 from record.claims import touch_study
 from record.errors import Conflict, IllegalMove, InvalidRequest, NewImages, NotAuthenticated, NotFound, StaleRevision
 from record.models import (
@@ -28,7 +27,10 @@ from record.models import (
     Study,
     StudyRevision,
 )
+from record.origins import settle
+from record.sessions import Reauthentication
 from record.states import LIVE_REPORT, Guard, Purpose, ReportState, StudyState, move
+from record.written import Written
 
 MAX_REASON = 2000
 _OPEN = frozenset({ReportState.DRAFT, ReportState.PRELIMINARY})
@@ -93,24 +95,31 @@ def begin_by_hand(session: Session, study_id: uuid.UUID, *, by: Principal) -> Re
     return _open(session, study.site_id, study.id, study.revision, EMPTY, None, by)
 
 
-def save(session: Session, report_id: uuid.UUID, body: Body, *, by: Principal, seen: int) -> ReportRevision:
+def save(session: Session, report_id: uuid.UUID, body: Body | Written, *, by: Principal, seen: int) -> ReportRevision:
     """Save a text on top of the revision that was seen. Origins are settled here, not believed.
 
     Raises
     ------
+    InvalidRequest
+        The text is longer than a report may be, or holds what nobody sees.
     StaleRevision
         Somebody saved in between; the text is not lost: it is still with the caller, to be rebased.
     IllegalMove
         The report is not open for editing.
     """
     require(by, Action.SAVE_REPORT)
+    if isinstance(body, Body):
+        body = written.taken(body)
     report = _locked(session, report_id, by)
     if report.state not in _OPEN:
         message = f"A report that is {report.state} is not changed by saving; begin an addendum or a correction."
         raise IllegalMove(message, report_id=str(report.id), state=report.state)
     _require_seen(report, seen)
     former = revision_of(session, report)
-    settled = reconcile(body, Body.from_canonical(former.body))
+    if former.erased_at is not None:
+        message = "The words of this report are erased; nothing is saved on top of them."
+        raise IllegalMove(message)
+    settled = settle(body, Body.from_canonical(former.body), said.of_study(session, report))
     if settled.canonical() == former.body and is_touched(report):
         return former
     move(report, ReportState(report.state))

@@ -25,6 +25,7 @@ from record.errors import Misconfigured
 S = TypeVar("S", bound=BaseSettings)
 PHANTOM = "phantom"
 MAX_AE_TITLE = 16
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 FILE = "_FILE"
 """What a setting's name ends with where its value is the path of a file that holds it."""
 _HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
@@ -63,6 +64,26 @@ def valid_engine_url(url: str) -> str:
     return url
 
 
+def valid_redis_url(url: SecretStr) -> SecretStr:
+    """The URL of Redis or Valkey; an empty one is none.
+
+    Raises
+    ------
+    ValueError
+        It is no address of a server; the message does not repeat it.
+    """
+    raw = url.get_secret_value()
+    try:
+        parts = urlsplit(raw)
+        fine = parts.scheme in {"redis", "rediss"} and bool(parts.hostname) and parts.port != 0
+        fine = fine and bool(re.fullmatch(r"/?[0-9]*", parts.path))
+    except ValueError:  # a bracket that does not close, a port that is none
+        fine = False
+    if raw and not fine:
+        raise ValueError("it looks like redis://:PASSWORD@HOST:PORT/0")
+    return url
+
+
 def valid_model(model: str) -> str:
     """A model that can run in the worker's own process, as far as its name and its folder tell.
 
@@ -79,6 +100,19 @@ def valid_model(model: str) -> str:
             "COUNTERSIGN_ENGINE_URL it is the name that the server lists"
         )
     return model
+
+
+def valid_log_level(level: str) -> str:
+    """The name of a level of logging, in capitals.
+
+    Raises
+    ------
+    ValueError
+        It is none.
+    """
+    if level.upper() not in LOG_LEVELS:
+        raise ValueError(f"a level is {', '.join(LOG_LEVELS)}")
+    return level.upper()
 
 
 def valid_proxies(proxies: tuple[str, ...]) -> tuple[str, ...]:
@@ -110,17 +144,25 @@ _CONFIG = SettingsConfigDict(
 )
 
 
-class Base(BaseSettings):
-    """What every program needs."""
+class Program(BaseSettings):
+    """What every program reads."""
 
     model_config = _CONFIG
+
+    log_level: Annotated[str, AfterValidator(valid_log_level), BeforeValidator(lambda told: told or "INFO")] = "INFO"
+    """The least that is logged: DEBUG, INFO, WARNING, ERROR or CRITICAL."""
+
+
+class Base(Program):
+    """What every program needs that works on the record."""
 
     database_url: Annotated[
         SecretStr, Field(validation_alias=AliasChoices("DATABASE_URL", "COUNTERSIGN_DATABASE_URL", "database_url"))
     ]
     """PostgreSQL, as the programs' role (never the owner's); or DATABASE_URL_FILE, a file that holds the URL."""
     redis_url: Annotated[
-        SecretStr | None, Field(validation_alias=AliasChoices("REDIS_URL", "COUNTERSIGN_REDIS_URL", "redis_url"))
+        Annotated[SecretStr, AfterValidator(valid_redis_url)] | None,
+        Field(validation_alias=AliasChoices("REDIS_URL", "COUNTERSIGN_REDIS_URL", "redis_url")),
     ] = None
     """Redis or Valkey; or REDIS_URL_FILE. It only rings; without it everything still works, a little later."""
     store: Path
@@ -152,10 +194,8 @@ class Sweeping(Base):
     """Prepared readings that may wait for a model before routine preparation pauses."""
 
 
-class ListenerSettings(BaseSettings):
+class ListenerSettings(Program):
     """The C-STORE listener. It needs its disk alone, so it has no database settings."""
-
-    model_config = _CONFIG
 
     spool: Path
     """Folder on a local disk that holds this machine's spools."""
@@ -194,7 +234,7 @@ class SweepSettings(Sweeping):
     """`countersign gateway sweep`."""
 
 
-class ApiSettings(Sweeping):
+class ApiSettings(Base):
     """The web door."""
 
     http_host: str = "127.0.0.1"
@@ -253,6 +293,21 @@ class WorkerSettings(Sweeping):
     def _can_run_here(cls, model: str, info: ValidationInfo) -> str:
         local = info.data.get("engine_url", ...) is None  # absent when the URL itself is wrong
         return valid_model(model) if local else model
+
+
+class EmbeddedSettings(BaseSettings):
+    """Where `countersign up` and `upgrade` find the servers that they run themselves, and as whom."""
+
+    model_config = _CONFIG | SettingsConfigDict(env_prefix="EMBEDDED_")
+
+    postgres_bin: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """Folder with PostgreSQL's `postgres` and `initdb`; without it the wheel's, the path's or the system's newest."""
+    postgres_old_bin: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """The same of the former major version, whose programs `countersign upgrade` needs once."""
+    redis_bin: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """The program of a Valkey or Redis server."""
+    os_user: Annotated[str | None, BeforeValidator(_none_if_blank)] = None
+    """As root: the account that runs the servers; without it `postgres`, else `nobody`."""
 
 
 def secret(name: str) -> str | None:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import unicodedata
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from record import audit
+from record.access import SYSTEM, Principal
 from record.errors import Conflict, InvalidRequest, NotFound
 from record.models import Peer, Site
 from record.settings import valid_ae_title
 from record.states import Lane
 
 MAX_SITE_NAME = 64
+_LOCK = 4_711_003
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8}){0,3}")
 
 
@@ -38,13 +41,23 @@ def find_site(session: Session, name: str | None) -> Site:
     raise NotFound(message)
 
 
+def one_at_a_time(session: Session) -> None:
+    """Wait until nobody else adds a name: whether one is taken is looked up before it is written."""
+    session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+
+
+def folded(name: str) -> str:
+    """A name as it is compared with others: without the difference of capitals, and of forms of one character."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
 def list_sites(session: Session) -> Sequence[Site]:
     """All sites, the oldest first: whoever is no peer sends to that one."""
     return session.scalars(select(Site).order_by(Site.created_at, Site.id)).all()
 
 
-def add_site(session: Session, *, name: str, language: str = "en") -> Site:
-    """Add a tenant.
+def add_site(session: Session, *, name: str, language: str = "en", by: Principal = SYSTEM) -> Site:
+    """Add a tenant. Names differ in more than capitals, and in more than spaces around them, which are taken off.
 
     Raises
     ------
@@ -53,19 +66,21 @@ def add_site(session: Session, *, name: str, language: str = "en") -> Site:
     Conflict
         There is a site of this name.
     """
-    if not name.strip() or len(name) > MAX_SITE_NAME or not name.isprintable():
+    name = name.strip()
+    if not name or len(name) > MAX_SITE_NAME or not name.isprintable():
         message = f"A site's name has 1 to {MAX_SITE_NAME} characters that can be seen."
         raise InvalidRequest(message)
     if not _LANGUAGE.fullmatch(language):
         message = "A language is a tag such as en or zh-Hans (BCP 47)."
         raise InvalidRequest(message)
-    if session.scalar(select(Site.id).where(Site.name == name)):
-        message = "There is a site of this name."
+    one_at_a_time(session)
+    if folded(name) in map(folded, session.scalars(select(Site.name))):
+        message = "There is a site of this name; capitals make no difference."
         raise Conflict(message)
     site = Site(name=name, language=language)
     session.add(site)
     session.flush()
-    audit.write(session, "site_added", site_id=site.id)
+    audit.write(session, "site_added", by, site_id=site.id)
     return site
 
 
@@ -77,6 +92,7 @@ def add_peer(
     address: str,
     lane: Lane = Lane.ROUTINE,
     stable_after_s: float | None = None,
+    by: Principal = SYSTEM,
 ) -> Peer:
     """Let a sender in: an AE title (VR AE, PS3.5 6.2) bound to one address.
 
@@ -96,13 +112,14 @@ def add_peer(
     """
     title, plain = _sender(ae_title, address)
     found = find_site(session, site)
+    one_at_a_time(session)
     if session.scalar(select(Peer.id).where(Peer.ae_title == title, Peer.address == plain)):
         message = "This sender is known already."
         raise Conflict(message)
     peer = Peer(site_id=found.id, ae_title=title, address=plain, lane=lane, stable_after_s=stable_after_s)
     session.add(peer)
     session.flush()
-    audit.write(session, "peer_added", site_id=found.id, peer_id=peer.id, lane=lane)
+    audit.write(session, "peer_added", by, site_id=found.id, peer_id=peer.id, lane=lane)
     return peer
 
 
@@ -114,7 +131,7 @@ def list_peers(session: Session, *, site: str | None = None) -> Sequence[tuple[P
     return [(row[0], row[1]) for row in session.execute(statement.order_by(Peer.address))]
 
 
-def remove_peer(session: Session, *, ae_title: str, address: str) -> None:
+def remove_peer(session: Session, *, ae_title: str, address: str, by: Principal = SYSTEM) -> None:
     """Let a sender in no more; what it sent stays. The listeners learn it from the next snapshot.
 
     Raises
@@ -129,7 +146,7 @@ def remove_peer(session: Session, *, ae_title: str, address: str) -> None:
     if peer is None:
         message = "There is no such sender. `countersign peers list` names all."
         raise NotFound(message)
-    audit.write(session, "peer_removed", site_id=peer.site_id, peer_id=peer.id)
+    audit.write(session, "peer_removed", by, site_id=peer.site_id, peer_id=peer.id)
     session.delete(peer)
 
 

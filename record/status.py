@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from record import figures
 from record.access import Principal
-from record.alarms import Alarm, Severity, age, alarm, of_places
+from record.alarms import FAILING, STARTING_S, Alarm, Severity, age, alarm, of_places
 from record.figures import Ended, Reason, Receiving, StudyShown, Waiting
 from record.models import Site
 from record.presence import PartShown, Place, SpoolShown, look
@@ -161,22 +161,26 @@ def _of_schema(status: Status) -> Iterator[Alarm]:
         yield alarm("schema_missing")
     elif status.own_revision is not None and status.revision < status.own_revision:
         yield alarm("schema_old", there=status.revision, needed=status.own_revision)
+    elif status.own_revision is not None and status.revision > status.own_revision:
+        yield alarm("schema_new", there=status.revision, own=status.own_revision)
 
 
 def _of_parts(status: Status) -> Iterator[Alarm]:
+    begun_s = max((part.up_s for part in status.parts if part.verdict == "up"), default=STARTING_S)
     for kind in status.missing:
-        yield alarm(f"no_{kind}")
+        is_starting = kind in {"cpu", "gpu"} and begun_s < STARTING_S  # the others tell within seconds
+        yield alarm("part_starting", kind=kind) if is_starting else alarm(f"no_{kind}")
     for part in status.parts:
         if part.verdict == "silent":
             yield alarm("part_silent", kind=part.kind, host=part.host, age=age(part.seen_s))
         elif abs(part.clock_s) > CLOCK_S:
             yield alarm("clock", host=part.host, seconds=str(round(part.clock_s, 1)))
         if part.failing and part.verdict == "up":
-            reason = {"store_full": "the store is full"}.get(part.failing, "an error")
-            yield alarm("indexer_failing", host=part.host, reason=reason)
+            yield alarm("indexer_failing", host=part.host, reason=FAILING.get(part.failing, FAILING["error"]))
     gpu = [part for part in status.parts if part.kind == "gpu" and part.verdict == "up"]
     if gpu and not any(part.model for part in gpu):
-        yield alarm("no_engine")
+        is_opening = any(part.up_s < STARTING_S for part in gpu)
+        yield alarm("part_starting", kind="gpu") if is_opening else alarm("no_engine")
     versions = sorted({part.version for part in status.parts if part.version and part.verdict == "up"})
     if len(versions) > 1:
         yield alarm("versions", versions=", ".join(versions))

@@ -19,7 +19,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from record.errors import InvalidRequest, NotFound, StoreFull
+from record.durable import Reads, sync_file, sync_folder
+from record.errors import InvalidRequest, Misconfigured, NotFound, StoreFull
 
 
 class Kind(StrEnum):
@@ -40,12 +41,22 @@ class Store:
 
     Every key is lower-case hex of a fixed length (an instance's id without dashes, a picture's sha256): anything else
     is refused before it meets the file system.
+
+    Raises
+    ------
+    Misconfigured
+        Its folder can be neither entered nor made.
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
-        for kind in Kind:
-            (root / kind).mkdir(parents=True, exist_ok=True)
+        self.root = root
+        try:
+            for kind in Kind:
+                (root / kind).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Misconfigured(
+                f"The store {root} cannot be used ({error.strerror}). Is its disk mounted, and may this account enter it?"
+            ) from None
 
     def put(self, kind: Kind, key: str, content: bytes | Path) -> None:
         """Make bytes durable under a key; a file is linked where that is possible, copied elsewhere.
@@ -59,15 +70,15 @@ class Store:
         """
         target = self._path(kind, key)
         if target.exists():
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
             return
         try:
             self._make_folder(target.parent)
             if isinstance(content, Path):
                 with contextlib.suppress(OSError):  # another file system, or links forbidden: copied below
                     os.link(content, target)
-                    _sync_file(target)
-                    _sync_folder(target.parent)
+                    sync_file(target)
+                    sync_folder(target.parent)
                     return
                 if target.exists():
                     return
@@ -81,7 +92,7 @@ class Store:
             _tell_if_full(error, kind)
             raise
 
-    def copy_in(self, kind: Kind, key: str, source: BinaryIO) -> str:
+    def copy_in(self, kind: Kind, key: str, source: Reads) -> str:
         """Make a copy of a stream's bytes durable under a key, in place of what is there; returns their sha256.
 
         Raises
@@ -142,35 +153,52 @@ class Store:
 
     def list(self, kind: Kind) -> Iterator[str]:
         """Every key of a kind, in no order."""
-        suffix = _SUFFIX[kind]
-        for _, _, names in os.walk(self._root / kind):
-            for name in names:
-                if name.endswith(suffix) and not name.startswith("."):
-                    yield name.removesuffix(suffix)
+        return (key for key, _ in self._walk(kind) if key is not None)
+
+    def strangers(self, kind: Kind) -> Iterator[Path]:
+        """Every file among those of a kind that is none: another name, or not where its key would lie."""
+        return (path for key, path in self._walk(kind) if key is None)
+
+    def is_blank(self, kind: Kind) -> bool:
+        """Whether a kind's folder holds nothing at all, as one that was just made."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / kind) as entries:
+            return next(entries, None) is None
+        return True
 
     def clear(self) -> None:
         """Remove what killed processes left half-written. Only for whoever knows that nobody else is writing."""
-        for folder, _, names in os.walk(self._root):
+        for folder, _, names in os.walk(self.root):
             for name in names:
                 if name.startswith(_UNFINISHED):
                     os.unlink(os.path.join(folder, name))
 
     def free_bytes(self) -> int:
         """Room left on the store's disk, in bytes."""
-        return shutil.disk_usage(self._root).free
+        return shutil.disk_usage(self.root).free
 
     def _path(self, kind: Kind, key: str) -> Path:
         if not _KEYS[kind].fullmatch(key):
             message = "A store key is lower-case hex of a fixed length."
             raise InvalidRequest(message, path_kind=kind.value)
-        return self._root / kind / key[-2:] / key[-4:-2] / (key + _SUFFIX[kind])
+        return self.root / kind / key[-2:] / key[-4:-2] / (key + _SUFFIX[kind])
+
+    def _walk(self, kind: Kind) -> Iterator[tuple[str | None, Path]]:
+        """Every file below a kind's folder, with its key if it has one; what is hidden is half-written, or a file system's."""
+        suffix = _SUFFIX[kind]
+        for folder, _, names in os.walk(self.root / kind):
+            for name in names:
+                path, key = Path(folder, name), name.removesuffix(suffix)
+                if name.endswith(suffix) and _KEYS[kind].fullmatch(key) and path == self._path(kind, key):
+                    yield key, path
+                elif not name.startswith("."):
+                    yield None, path
 
     def _make_folder(self, folder: Path) -> None:
         if folder.is_dir():
             return
         folder.mkdir(parents=True, exist_ok=True)
         for parent in (folder.parent, folder.parent.parent):  # a new folder is durable once its parent is flushed
-            _sync_folder(parent)
+            sync_folder(parent)
 
 
 @contextlib.contextmanager
@@ -187,7 +215,7 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _tell_if_full(error: OSError, kind: Kind) -> None:
@@ -195,19 +223,3 @@ def _tell_if_full(error: OSError, kind: Kind) -> None:
     if error.errno in _FULL:
         message = "The store has no room, or its disk fails. Free space, then what waits goes on by itself."
         raise StoreFull(message, path_kind=kind.value) from error
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from record import audit, readings
+from record import audit, readings, sessions
 from record.access import SYSTEM, Action, Principal, require, visible
 from record.errors import Conflict, IllegalMove, InvalidRequest, NotFound
 from record.ids import new_id
@@ -294,4 +294,5 @@ def erase(session: Session, study_id: uuid.UUID, *, by: Principal) -> None:
     require(by, Action.ERASE_STUDY)
     lock(session, study_id, by)
     session.execute(select(func.erase_study(study_id, new_id(), by.kind, by.id)))
+    sessions.forget_searches(session, every=True)  # one may hold this patient's words
     session.expire_all()

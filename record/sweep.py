@@ -1,7 +1,7 @@
 """The sweep: what has to happen although nobody asks.
 
-`run_once` closes stable studies, takes back leases, seals events, removes what may go, marks what is settled, and rings.
-It is called by `countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
+`run_once` closes stable studies, takes back leases, seals events, removes what may go, marks what is settled, and rings. It is called by
+`countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
 study is closed in a transaction of its own. Does not know who calls it.
 """
 
@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import audit, leases, log, readings, studies, work
+from record import audit, leases, log, readings, sessions, studies, work
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.parts import Beat
@@ -32,9 +32,12 @@ from record.store import Kind, Store
 
 _LOCK = 4_711_001
 _HEAD_EVERY_S = 60.0
+_SESSIONS_EVERY_S = 60.0
 _SOONEST_S = 0.02
 _SETTLE_EVERY_S = 20.0
 _SETTLED_AT_ONCE = 2000
+_DELETED_AT_ONCE = 200
+_FIRST = uuid.UUID(int=0)
 _logger = structlog.get_logger()
 
 
@@ -51,7 +54,9 @@ class Sweep:
     last_head_at: float = field(default=0.0)
     depths: dict[str, int | None] = field(default_factory=dict)
     beat: Beat | None = None
+    deleted_to: uuid.UUID = _FIRST
     settle_at: float = field(default=0.0)
+    sessions_at: float = field(default=0.0)
     held_up: bool = False
     """Whether a study that was due could not be closed: the next round is soon enough for it."""
 
@@ -70,7 +75,7 @@ class Sweep:
     def tell(self) -> None:
         """Say that this sweep is here, where it is a process of its own (a worker says so itself)."""
         if self.beat is not None:
-            self.beat.tell(lambda: {"seals": self.seal_key is not None})
+            self.beat.tell(lambda: {"seals": self.seal_key is not None, "max_wait_s": self.settings.max_wait_s})
 
 
 def run_once(sweep: Sweep) -> bool:
@@ -84,7 +89,7 @@ def run_once(sweep: Sweep) -> bool:
         guard.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"))
         locked = bool(guard.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar())
         if locked:
-            for step in (_close_studies, _take_back, _seal, _delete, _settle):
+            for step in (_close_studies, _take_back, _seal, _delete, _settle, _let_sessions_go):
                 guard.execute(text("SELECT 1"))  # still here
                 with _apart(step.__name__.strip("_")):
                     step(sweep)
@@ -167,10 +172,21 @@ def _seal(sweep: Sweep) -> None:
 
 
 def _delete(sweep: Sweep) -> None:
-    with transaction(sweep.engine) as session:
-        for row in session.scalars(select(StoreDeletion).limit(200).with_for_update(skip_locked=True)).all():
-            sweep.store.delete(Kind(row.kind), row.key)
-            session.delete(row)
+    for _ in range(_DELETED_AT_ONCE):  # one by one: a file that cannot be deleted keeps no other from going
+        with transaction(sweep.engine) as session:
+            row = session.scalar(
+                select(StoreDeletion)
+                .where(StoreDeletion.id > sweep.deleted_to)
+                .order_by(StoreDeletion.id)
+                .limit(1)
+                .with_for_update(skip_locked=True)
+            )
+            sweep.deleted_to = row.id if row else _FIRST
+            if row is None:
+                return
+            with _apart("delete"):
+                sweep.store.delete(Kind(row.kind), row.key)
+                session.delete(row)
 
 
 def _settle(sweep: Sweep) -> None:
@@ -180,6 +196,15 @@ def _settle(sweep: Sweep) -> None:
         found = work.settle(session, _SETTLED_AT_ONCE)
     if found < _SETTLED_AT_ONCE:
         sweep.settle_at = time.monotonic() + _SETTLE_EVERY_S
+
+
+def _let_sessions_go(sweep: Sweep) -> None:
+    if time.monotonic() < sweep.sessions_at:
+        return
+    with transaction(sweep.engine) as session:
+        sessions.forget_searches(session)
+        sessions.delete_old_sessions(session)
+    sweep.sessions_at = time.monotonic() + _SESSIONS_EVERY_S
 
 
 def main(settings: SweepSettings) -> int:

@@ -1,17 +1,16 @@
-"""The walk that finds what somebody changed: seals, drafts, revisions, signatures, instances, pictures.
+"""The walk that finds what somebody changed: seals, drafts, revisions, signatures, and what is in the store.
 
-Holds every row against its sealed event and every file against its hash. Does not know how any of it was written. What a
-restore explains is named as well, and told apart from what it does not.
+Holds every row against its sealed event, all in one snapshot, since the line goes on working. What a restore explains is
+named as well, and told apart from what it does not. A row that cannot be read at all is a fault like any other, and the
+walk goes on. Does not know how any of it was written, nor how files are looked at (`stored_faults`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Engine, Text, cast, func, select, text
@@ -19,37 +18,23 @@ from sqlalchemy.orm import Session, aliased
 
 from record import drafts, heads
 from record.audit import GENESIS, seal_hash, signature_digest
-from record.errors import NotFound
+from record.faults import Fault, Walked, guarded
 from record.heads import Heads, SetBack
 from record.models import (
     Draft,
     DraftStep,
     Event,
-    Instance,
-    ReadingPicture,
     Report,
     ReportRevision,
     Seal,
     Signature,
-    StoreDeletion,
 )
-from record.part10 import data_set_digest
 from record.states import SIGNED_REPORT
-from record.store import Kind, Store
+from record.store import Store
+from record.stored_faults import stored_faults
 
 _GRACE_S = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One thing that is not as it was written; `expected` where a restore explains it."""
-
-    what: str
-    where: str
-    expected: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.what}"
+"""An event is sealed, and a head kept, within this time (`record.sweep`)."""
 
 
 def verify(
@@ -60,25 +45,41 @@ def verify(
     heads_file: Path | None = None,
     spool: Path | None = None,
     after_restore: bool = False,
+    walked: Walked | None = None,
 ) -> Iterator[Fault]:
     """Walk seals, texts, signatures and the store; yield every fault, in this order.
 
     A tombstone left by `erase_study()` is no fault: the words are gone, their hash stays. With `after_restore` a chain
     that ends before the kept heads, events without a seal, and stored files without a row are expected: whoever asks says
-    that the database is older than they are. A changed event, text or file never is.
+    that the database is older than they are. A changed event, text or file never is. `walked` counts what was looked at.
     """
-    with Session(engine) as session:
+    walked = walked or Walked()
+    known, readable = Heads({}), True
+    try:
+        known = heads.read(heads_file)  # before the snapshot: a head is kept after its seal is committed
+    except OSError as error:
+        readable = False
+        yield Fault(f"it cannot be read: {error.strerror}", f"seal heads {heads_file}")
+    with (
+        engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection,
+        Session(connection) as session,
+    ):
         for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
-            session.execute(text(f"SET LOCAL {setting} = 0"))  # a large store takes its time between two rows
+            session.execute(text(f"SET LOCAL {setting} = 0"))  # whoever asked takes their time between two faults
         if key is not None:
-            yield from _seals(session, key, heads.read(heads_file), after_restore=after_restore)
-        yield from _drafts(session)
-        yield from _revisions(session)
-        yield from _signatures(session)
-        yield from _store(session, store, spool, after_restore=after_restore)
+            yield from guarded("seals", lambda: _seals(session, key, known, walked, after_restore=after_restore))
+            if heads_file is not None and readable and not after_restore:
+                yield from guarded("seal heads", lambda: _no_heads(session, heads_file))
+        for name, walk in (
+            ("drafts", lambda: _drafts(session)),
+            ("reports", lambda: _revisions(session, walked)),
+            ("signatures", lambda: _signatures(session, walked)),
+        ):
+            yield from guarded(name, walk)
+    yield from stored_faults(engine, store, spool, walked, after_restore=after_restore)
 
 
-def _seals(session: Session, key: bytes, known: Heads, *, after_restore: bool) -> Iterator[Fault]:
+def _seals(session: Session, key: bytes, known: Heads, walked: Walked, *, after_restore: bool) -> Iterator[Fault]:
     former, position = GENESIS, 0
     kept = {} if after_restore else known.kept
     for noted in known.set_back:
@@ -94,9 +95,10 @@ def _seals(session: Session, key: bytes, known: Heads, *, after_restore: bool) -
         if seal_row.position != position:
             yield Fault(f"seal {position} is missing; the next one is {seal_row.position}", "seals")
             position = seal_row.position
+        walked.position = position
         if event is None:
             yield Fault("its event is gone", f"seal {position}")
-        elif not hmac.compare_digest(seal_row.hash, seal_hash(key, former, event)):
+        elif not hmac.compare_digest(seal_row.hash.encode(), seal_hash(key, former, event).encode()):
             yield Fault(f"the event {event.id} ({event.kind}) or a seal was changed", f"seal {position}")
         if position in kept and kept[position] != seal_row.hash:
             yield Fault("the hash differs from the head kept outside the database", f"seal {position}")
@@ -113,6 +115,21 @@ def _seals(session: Session, key: bytes, known: Heads, *, after_restore: bool) -
     )
     if late:
         yield Fault(f"{late} event(s) were never sealed; is a sweep running?", "events", expected=after_restore)
+
+
+def _no_heads(session: Session, heads_file: Path) -> Iterator[Fault]:
+    """That the file of heads is gone or holds none: whoever can cut the chain can take the file away as well."""
+    known = heads.read(heads_file)  # anew: the first head may have been kept since
+    if known.kept or known.set_back:
+        return
+    last = session.scalar(
+        select(func.max(Seal.position)).where(
+            ~Seal.created_at.between(func.now() - text(f"interval '{_GRACE_S} seconds'"), func.now())
+        )
+    )
+    if last:
+        lacking = "holds no head" if heads_file.exists() else "is missing"
+        yield Fault(f"the file of heads {lacking}, although there are seals up to {last}", f"seal heads {heads_file}")
 
 
 def _set_back(found: SetBack) -> Fault:
@@ -132,24 +149,8 @@ def _drafts(session: Session) -> Iterator[Fault]:
         isouter=True,
     )
     for draft, sealed in session.execute(rows.order_by(Draft.id)).yield_per(500):
-        event: Event | None = sealed  # an outer join
         where = f"draft {draft.id}"
-        if event is None:
-            yield Fault("no event tells of it", where)
-            continue
-        if event.facts["body_sha256"] != draft.body_sha256:
-            yield Fault("its event names another text", where)
-        if draft.erased_at is not None:
-            yield from _tombstone(session, draft.study_id, where)
-            continue
-        if _sha(draft.body) != draft.body_sha256:
-            yield Fault("its words were changed", where)
-        if drafts.digest(draft.provenance) != event.facts["provenance_sha256"]:
-            yield Fault("its provenance was changed", where)
-        steps = session.scalars(select(DraftStep).where(DraftStep.draft_id == draft.id).order_by(DraftStep.position))
-        found = [[_sha(step.prompt), _sha(step.completion)] for step in steps]
-        if found != event.facts["steps"]:
-            yield Fault("a prompt or a completion behind it was changed", where)
+        yield from guarded(where, lambda: _draft(session, draft, sealed, where))  # noqa: B023  called at once
     lost = select(Event.facts["draft_id"].astext).where(
         Event.kind == "draft_written",
         ~select(Draft.id).where(cast(Draft.id, Text) == Event.facts["draft_id"].astext).exists(),
@@ -158,14 +159,32 @@ def _drafts(session: Session) -> Iterator[Fault]:
         yield Fault("it is gone", f"draft {draft_id}")
 
 
+def _draft(session: Session, draft: Draft, event: Event | None, where: str) -> Iterator[Fault]:
+    if event is None:
+        yield Fault("no event tells of it", where)
+        return
+    if event.facts.get("body_sha256") != draft.body_sha256:
+        yield Fault("its event names another text", where)
+    if draft.erased_at is not None:
+        yield from _tombstone(session, draft.study_id, where)
+        return
+    if _sha(draft.body) != draft.body_sha256:
+        yield Fault("its words were changed", where)
+    if drafts.digest(draft.provenance) != event.facts.get("provenance_sha256"):
+        yield Fault("its provenance was changed", where)
+    steps = session.scalars(select(DraftStep).where(DraftStep.draft_id == draft.id).order_by(DraftStep.position))
+    if [[_sha(step.prompt), _sha(step.completion)] for step in steps] != event.facts.get("steps"):
+        yield Fault("a prompt or a completion behind it was changed", where)
+
+
 def _tombstone(session: Session, study_id: uuid.UUID, where: str) -> Iterator[Fault]:
     if not session.scalar(select(Event.id).where(Event.kind == "study_erased", Event.study_id == study_id).limit(1)):
         yield Fault("it is blank, and no event tells that its study was erased", where)
 
 
-def _revisions(session: Session) -> Iterator[Fault]:
+def _revisions(session: Session, walked: Walked) -> Iterator[Fault]:
     told = {
-        (str(report_id), int(revision or 1)): body_sha256
+        (str(report_id), revision or "1"): body_sha256
         for report_id, revision, body_sha256 in session.execute(
             select(Event.report_id, Event.facts["revision"].astext, Event.facts["body_sha256"].astext).where(
                 Event.kind.in_(["report_opened", "report_saved"])
@@ -177,13 +196,14 @@ def _revisions(session: Session) -> Iterator[Fault]:
     for revision in session.scalars(revisions).yield_per(500):
         where = f"report {revision.report_id}, revision {revision.number}"
         same = former is not None and former.report_id == revision.report_id
+        walked.reports += not same
         number = former.number + 1 if former is not None and same else 1
         expected = former.body_sha256 if former is not None and same else None
         if revision.number != number:
             yield Fault(f"revision {number} is missing", where)
         elif revision.previous_sha256 != expected:
             yield Fault("it does not name the revision before it", where)
-        if told.pop((str(revision.report_id), revision.number), None) != revision.body_sha256:
+        if told.pop((str(revision.report_id), str(revision.number)), None) != revision.body_sha256:
             yield Fault("its event names another text, or there is none", where)
         if revision.erased_at is not None:
             study_id = session.scalar(select(Report.study_id).where(Report.id == revision.report_id))
@@ -192,14 +212,16 @@ def _revisions(session: Session) -> Iterator[Fault]:
         elif _sha(revision.body) != revision.body_sha256:
             yield Fault("its words were changed", where)
         former = revision
-    for report_id, number in told:
-        yield Fault("it is gone", f"report {report_id}, revision {number}")
+    for report_id, named in told:
+        yield Fault("it is gone", f"report {report_id}, revision {named}")
 
 
-def _signatures(session: Session) -> Iterator[Fault]:
+def _signatures(session: Session, walked: Walked) -> Iterator[Fault]:
     told = {
-        event.facts["signature_id"]: event
-        for event in session.scalars(select(Event).where(Event.kind == "report_signed")).yield_per(500)
+        str(signature_id): event
+        for event, signature_id in session.execute(
+            select(Event, Event.facts["signature_id"].astext).where(Event.kind == "report_signed")
+        ).yield_per(500)
     }
     signatures = select(Signature, ReportRevision.body_sha256).join(
         ReportRevision,
@@ -207,13 +229,12 @@ def _signatures(session: Session) -> Iterator[Fault]:
         isouter=True,
     )
     for signature, body_sha256 in session.execute(signatures.order_by(Signature.id)).yield_per(500):
+        walked.signatures += 1
+        where = f"signature {signature.id}"
         if signature.body_sha256 != body_sha256:
-            yield Fault("it does not cover the text of its revision", f"signature {signature.id}")
+            yield Fault("it does not cover the text of its revision", where)
         event = told.pop(str(signature.id), None)
-        if event is None or event.facts["body_sha256"] != signature.body_sha256 or event.actor_id != signature.user_id:
-            yield Fault("its event names another text or signer, or there is none", f"signature {signature.id}")
-        elif event.facts["signature_sha256"] != signature_digest(signature):
-            yield Fault("name, role, time, meaning or method were changed", f"signature {signature.id}")
+        yield from guarded(where, lambda: _signature(signature, event, where))  # noqa: B023  called at once
     for signature_id in told:
         yield Fault("it is gone", f"signature {signature_id}")
     unsigned = select(Report.id).where(
@@ -226,47 +247,12 @@ def _signatures(session: Session) -> Iterator[Fault]:
         yield Fault("it counts as signed and nobody signed it", f"report {report_id}")
 
 
-def _store(session: Session, store: Store, spool: Path | None, *, after_restore: bool) -> Iterator[Fault]:
-    known: set[str] = set()
-    rows = (
-        select(Instance.id, Instance.sha256)
-        .where(Instance.duplicate_of_id.is_(None), Instance.erased_at.is_(None))
-        .order_by(Instance.id)
-    )
-    for instance_id, sha256 in session.execute(rows).yield_per(1000):
-        known.add(instance_id.hex)
-        where = f"instance {instance_id}"
-        try:
-            with store.open(Kind.INSTANCE, instance_id.hex) as stored:
-                digest, _ = data_set_digest(stored)
-        except NotFound:
-            yield Fault("its file is missing from the store", where)
-            continue
-        if digest != sha256:
-            yield Fault("its bytes were changed", where)
-    erased = set(session.scalars(select(StoreDeletion.key)))
-    spooled = {m[0] for p in spool.rglob("*") if (m := re.search(r"[0-9a-f]{32}", p.name))} if spool else set()
-    for key in store.list(Kind.INSTANCE):
-        if key not in known and key not in erased and key not in spooled:
-            yield Fault(
-                "a stored file has no row and lies in no spool", f"store instance {key}", expected=after_restore
-            )
-    pictures = (
-        select(ReadingPicture.sha256)
-        .join(Instance, Instance.id == ReadingPicture.instance_id)
-        .where(Instance.erased_at.is_(None))
-        .distinct()
-    )
-    for sha256 in session.scalars(pictures):
-        where = f"picture {sha256}"
-        try:
-            with store.open(Kind.PICTURE, sha256) as stored:
-                digest = hashlib.sha256(stored.read()).hexdigest()
-        except NotFound:
-            yield Fault("it is missing from the store", where)
-            continue
-        if digest != sha256:
-            yield Fault("its bytes were changed", where)
+def _signature(signature: Signature, event: Event | None, where: str) -> Iterator[Fault]:
+    facts = event.facts if event is not None and event.actor_id == signature.user_id else {}
+    if facts.get("body_sha256") != signature.body_sha256:
+        yield Fault("its event names another text or signer, or there is none", where)
+    elif facts.get("signature_sha256") != signature_digest(signature):
+        yield Fault("name, role, time, meaning or method were changed", where)
 
 
 def _sha(body: str) -> str:

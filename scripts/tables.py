@@ -24,12 +24,14 @@ from record.states import Role
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PROGRAMS: tuple[tuple[str, type[BaseSettings]], ...] = (
+    ("every program", settings.Program),
     ("every program but the listener", settings.Base),
-    ("whatever sweeps: sweep, api, workers", settings.Sweeping),
+    ("whatever sweeps: sweep, workers", settings.Sweeping),
     ("listener", settings.ListenerSettings),
     ("indexer", settings.IndexerSettings),
     ("api", settings.ApiSettings),
     ("worker cpu, worker gpu", settings.WorkerSettings),
+    ("`countersign up` and `upgrade`, for servers of their own", settings.EmbeddedSettings),
 )
 MARK = "<!-- {name}: made by scripts/tables.py -->"
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from argon2 import PasswordHasher
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
-from record import accounts, admission, claims, drafts, reports, studies
+from record import accounts, admission, claims, drafts, reports, sessions, studies
 from record.access import Principal
 from record.admission import Arrival
 from record.body import Body, Origin, Section, SectionCode, Sentence, sha256
@@ -118,14 +118,24 @@ def drafted(session: Session, study: Study, body: Body | None = None) -> Report 
     assert claim is not None
     claims.finish_done(session, claim)
     draft = drafts.write(
-        session, reading_id=claim.reading_id, study_id=study.id, body=body, flags=[], provenance={}, steps=[STEP]
+        session,
+        reading_id=claim.reading_id,
+        study_id=study.id,
+        site_id=claim.site_id,
+        body=body,
+        flags=[],
+        provenance={},
+        steps=[STEP],
     )
     reading = session.get_one(Reading, claim.reading_id, populate_existing=True)
     return reports.open_draft(session, reading, draft)
 
 
-def proof(session: Session, by: Principal) -> accounts.Reauthentication:
-    return accounts.reauthenticate(session, by, "correct horse battery", client_address="127.0.0.1")
+def proof(session: Session, by: Principal) -> sessions.Reauthentication:
+    now = session.scalar(select(func.now()))
+    assert by.id is not None
+    assert now is not None
+    return sessions.Reauthentication(by.id, "password", now, "127.0.0.1")
 
 
 def count(session: Session, table: str, where: str = "true") -> int:

@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -156,8 +159,8 @@ class Desk:
                     sha256=self.picture(str(study.study_instance_uid)),
                     height=192,
                     width=192,
-                    caption="PA",
-                    reason="only_frame",
+                    caption="DX, view PA",
+                    reason="all images of the study",
                     rendering={"window": [0, 4095]},
                 )
             ],
@@ -171,6 +174,7 @@ class Desk:
             session,
             reading_id=claim.reading_id,
             study_id=study.id,
+            site_id=claim.site_id,
             body=said,
             flags=["low_confidence"],
             provenance={"model": {"name": "phantom", "weights_sha256": "e" * 64}, "temperature": "0", "seed": 7},
@@ -220,6 +224,22 @@ def desk_on(database: FreshDatabase, folder: Path, **settings: Any) -> Iterator[
     finally:
         app.state.web.decoders.close()
         engine.dispose()
+
+
+@contextlib.contextmanager
+def served(app: FastAPI) -> Iterator[str]:
+    """The address of a real server before the door, on a loopback port."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, access_log=False, server_header=False, lifespan="off")
+    )
+    serving = threading.Thread(target=server.run, daemon=True)
+    serving.start()
+    while not server.started:
+        assert serving.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    serving.join(20)
 
 
 @cache

@@ -37,10 +37,12 @@ def gpu() -> None:
 
 def _run(kind: str) -> None:
     from record.migrate import require_current_at
+    from record.mounted import require_mounted_at
     from worker.tasks import run
 
     settings = load(WorkerSettings)
     require_current_at(settings.database_url)
+    require_mounted_at(settings.database_url, settings.store)
     sys.exit(run(kind, settings))
 
 

@@ -11,30 +11,20 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from record.body import Body, Origin, Section, SectionCode, Sentence
 from record.errors import InvalidRequest, UnusableFindings
+from record.headings import CODES, HEADINGS, folded
 from record.states import ReasonCode
+from record.written import BLANK
 from worker.protocols import Protocol
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCES = 200
 MAX_SENTENCE_CHARACTERS = 1_000
 
-_HEADINGS = {
-    SectionCode.EXAM: ("examination", "exam", "study", "检查项目"),
-    SectionCode.CLINICAL_INFORMATION: ("clinical information", "clinical history", "indication", "history", "临床信息"),
-    SectionCode.TECHNIQUE: ("technique", "检查技术"),
-    SectionCode.COMPARISON: ("comparison", "comparisons", "比较"),
-    SectionCode.FINDINGS: ("findings", "finding", "影像所见", "检查所见", "所见", "影像表现"),
-    SectionCode.IMPRESSION: (
-        *("impression", "impressions", "conclusion", "conclusions", "summary", "opinion", "assessment"),
-        *("诊断意见", "诊断印象", "印象", "结论"),
-    ),
-    SectionCode.RECOMMENDATIONS: ("recommendations", "recommendation", "建议"),
-}
-_CODES = {word: code for code, words in _HEADINGS.items() for word in words}
-_WORDS = "|".join(sorted(map(re.escape, _CODES), key=len, reverse=True))
+_WORDS = "|".join(sorted(map(re.escape, {*CODES, *chain(*HEADINGS.values())}), key=len, reverse=True))
 _HEADING = re.compile(  # at a line's beginning, marked up or not, or within a line after a sentence's end
     rf"(?:^[ \t#>*_\-\d.)]*|(?<=[.!?。;])\s+[*_]*)({_WORDS})[*_ \t]*(?:[:：][*_]*|(?=\s*$))",
     re.IGNORECASE | re.MULTILINE,
@@ -143,6 +133,7 @@ def _plain(text: str) -> str:
     kept = "".join(
         c if c == "\n" or unicodedata.category(c)[0] not in "CZ" else (" " if c == "\t" or c.isspace() else "")
         for c in composed
+        if c not in BLANK
     )
     while (without := _BANNER.sub("", kept)) != kept:  # what closes up behind one may be another
         kept = without
@@ -172,7 +163,7 @@ def _sections(plain: str) -> tuple[dict[SectionCode, list[str]], bool]:
     if preface.strip():
         found[SectionCode.FINDINGS] = preface.split("\n")
     for heading, end in zip(headings, ends[1:], strict=True):
-        code = _CODES[heading.group(1).lower()]
+        code = CODES[folded(heading.group(1))]
         found.setdefault(code, []).extend(plain[heading.end() : end].split("\n"))
     return found, bool(headings)
 

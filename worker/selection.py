@@ -77,6 +77,7 @@ def select(protocol: Protocol, instances: Sequence[StoredInstance]) -> Selection
     units = _units(candidates)
     windows = [_windows(protocol, unit.frames[0][0].header) for unit in units]
     shares = _share([len(unit.frames) for unit in units], [len(w) for w in windows], protocol.pictures.max)
+    is_all = not omitted and all(len(unit.frames) == share for unit, share in zip(units, shares, strict=True))
     chosen: list[Chosen] = []
     for unit, share, wanted in zip(units, shares, windows, strict=True):
         taken = set()
@@ -85,7 +86,7 @@ def select(protocol: Protocol, instances: Sequence[StoredInstance]) -> Selection
             taken.add(instance.instance_id)
             for window in wanted:
                 caption = _caption(instance.header, unit, position, window)
-                chosen.append(Chosen(instance, frame, window, caption, _why(unit, share, position)))
+                chosen.append(Chosen(instance, frame, window, caption, _why(unit, share, position, is_all=is_all)))
         left = dict.fromkeys(i.instance_id for i, _ in unit.frames if i.instance_id not in taken)
         omitted.extend(Omitted(instance_id, _why_not(unit, share, protocol)) for instance_id in left)
     return Selection(tuple(chosen), tuple(omitted))
@@ -208,10 +209,12 @@ def _is_code(value: str) -> bool:
     return value.isascii() and value.isalnum() and len(value) <= 16
 
 
-def _why(unit: _Unit, share: int, position: int) -> str:
+def _why(unit: _Unit, share: int, position: int, *, is_all: bool) -> str:
     total = len(unit.frames)
     if total == 1:
-        return "the only frame of its kind" if unit.kind == "slice" else "every image within the limit"
+        if unit.kind == "slice":
+            return "the only frame of its kind"
+        return "all images of the study" if is_all else "one of the chosen images, frontal views first"
     return f"{unit.kind} {position + 1} of {total}, {share} of them spread evenly"
 
 

@@ -220,6 +220,7 @@ def _write_draft(session: Session, claim: Claim, drafted: reading.Drafted) -> No
         session,
         reading_id=claim.reading_id,
         study_id=claim.study_id,
+        site_id=claim.site_id,
         body=drafted.body,
         flags=drafted.flags,
         provenance=drafted.provenance,

@@ -3,13 +3,14 @@
 Files first, each held against its sha256; the database last and in one transaction, so that nothing works on half a
 record. Then instances that came while the backup was taken, whose files are there without a row, go back into a spool.
 
-What only made sense in the life that is over ends: browser sessions, and the lists of running parts and workers. That the
-record was put back is an event of its own. Does not know where the servers come from.
+What only made sense in the life that is over ends: browser sessions with what was searched for in them, and the lists of
+running parts and workers. That the record was put back is an event of its own. Does not know where the servers come from.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -20,13 +21,15 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from gateway.backup.shelf import HEADS, Backup, Places, copy_durably, digest_of, side_by_side
+from gateway.backup.shelf import HEADS, Backup, Places, side_by_side, spooled
+from gateway.backup.source import Unreadable, opened
 from gateway.respool import respool
-from gateway.spool import Spool, sync_folder
+from gateway.spool import Spool
 from record import dump, migrate
 from record.access import SYSTEM
 from record.audit import SEAL_KEY
 from record.db import connect
+from record.durable import copy_durably, digest_of, sync_folder
 from record.errors import Misconfigured, NotFound, StoreFull
 from record.ids import new_id
 from record.store import Kind, Store
@@ -34,6 +37,10 @@ from record.store import Kind, Store
 MARGIN_BYTES = 256 * 1024 * 1024
 TELL_EVERY_S = 5.0
 _LIVING = ("workers", "parts")
+_KEEPS_SEARCHES = (
+    "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'user_sessions'::regclass AND attname = 'search')"
+)
+"""An older release kept none."""
 Tell = Callable[[str], None]
 
 
@@ -57,10 +64,13 @@ def check(backup: Backup) -> None:
     own = migrate.own_revision()
     if int(backup.dump.revision) > int(own):
         raise Misconfigured(
-            f"The backup was written by a later release, {backup.version} (schema {backup.dump.revision}; this one brings "
-            f"{own}). Install that release, then restore."
+            f"The backup was written by a later release, or on its schema ({backup.version}, schema {backup.dump.revision}; "
+            f"this one brings {own}). Install that release, then restore."
         )
-    for path, sha256 in backup.own():
+    listed = dict(backup.own())
+    if absent := [name for name in backup.dump.tables if f"database/{name}{dump.SUFFIX}" not in listed]:
+        raise Misconfigured(f"The backup is damaged: it lists no table {absent[0]}. Restore another one.")
+    for path, sha256 in listed.items():
         if path.startswith("spool/"):
             continue
         try:
@@ -70,6 +80,21 @@ def check(backup: Backup) -> None:
             found = ""
         if found != sha256:
             raise Misconfigured(f"The backup is damaged: {backup.folder / path}. Restore another one.")
+
+
+def require_place_for_key(backup: Backup, places: Places) -> None:
+    """Refuse to put a sealed record back without its key, which would be gone with the backup.
+
+    Raises
+    ------
+    Misconfigured
+        There is no folder of secrets.
+    """
+    if places.secrets is None and backup.holds_key():
+        raise Misconfigured(
+            f"The backup holds the key of the seals, and there is no place for it: without {SEAL_KEY} the record could be "
+            "neither verified nor continued. Name a folder for it in COUNTERSIGN_SECRETS; nothing was changed."
+        )
 
 
 def require_room(backup: Backup, folder: Path, *, database: bool) -> None:
@@ -132,6 +157,8 @@ def database(
 
     def begin_anew(session: Session) -> None:
         session.execute(text("UPDATE user_sessions SET ended_at = now() WHERE ended_at IS NULL"))
+        if session.scalar(text(_KEEPS_SEARCHES)):
+            session.execute(text("UPDATE user_sessions SET search = NULL"))
         for table in _LIVING:
             if session.scalar(text("SELECT to_regclass(:table)").bindparams(table=table)) is not None:
                 session.execute(text(f"DELETE FROM {table}"))  # noqa: S608  constants of ours
@@ -158,14 +185,22 @@ def _target(places: Places, path: str) -> Path | None:
     if room == HEADS:
         return places.heads_file
     if room == "secrets":
-        return places.secrets / below if places.secrets else None
-    if room == "spool" and places.spool is not None:
-        number, _, inside = below.partition("/")
+        return _inside(places.secrets, below) if places.secrets else None
+    if (found := spooled(path)) and places.spool is not None:
+        number, ready_or_not, name = found
         single = (places.spool / "ready").is_dir()  # the spool of one dead listener
-        spool = Spool(places.spool if single else places.spool / number)
+        spool = Spool(places.spool if single else _inside(places.spool, number))
         spool.make()
-        return spool.folder / inside
+        return _inside(spool.folder, ready_or_not, name)
     return None
+
+
+def _inside(folder: Path, *names: str) -> Path:
+    """A path below a folder; whatever the names are, it does not lead out of it."""
+    path = Path(os.path.normpath(folder.joinpath(*names)))
+    if not path.is_relative_to(os.path.normpath(folder)):
+        raise Misconfigured(f"The backup names a file outside of {folder}. Use another one; nothing was written there.")
+    return path
 
 
 def _is_to_stay(source: Path, target: Path, tell: Tell) -> bool:
@@ -222,9 +257,9 @@ def _put_back(source: Store, target: Store, kind: Kind, key: str, sha256: str) -
             if digest_of(content) == sha256:
                 return True
     try:
-        with source.open(kind, key) as content:
+        with opened(source, kind, key) as content:
             found = target.copy_in(kind, key, content)
-    except NotFound:
+    except (NotFound, Unreadable):
         found = ""
     if found != sha256:
         target.delete(kind, key)

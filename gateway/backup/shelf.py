@@ -8,17 +8,16 @@
         files.sha256               every file and its sha256, with paths from DIR (`sha256sum -c` reads it)
         manifest.json              what it is; written last, so a backup without it is an interrupted one
 
-Does not know how a backup is taken or put back.
+A listing is text that anybody may have written: what it names is one of these, or it is refused. Does not know how a
+backup is taken or put back.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import itertools
 import json
-import os
 import re
 import shutil
 import time
@@ -27,10 +26,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
-from gateway.spool import sync_folder
-from record.dump import Dump
+from record.audit import SEAL_KEY
+from record.dump import SUFFIX, Dump
+from record.durable import digest_of, sync_folder
 from record.errors import Conflict, Misconfigured
 from record.store import Kind, Store
 
@@ -43,7 +43,17 @@ _BATCH = 512
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{3}Z")
-_STORED = re.compile(r"store/(\w+)/.*/([0-9a-f]{32,64})\.\w+")
+_STORED = re.compile(
+    rf"store/(?:({Kind.INSTANCE})/(?:[0-9a-f]{{2}}/)*([0-9a-f]{{32}})\.dcm|"
+    rf"({Kind.PICTURE})/(?:[0-9a-f]{{2}}/)*([0-9a-f]{{64}})\.png)"
+)
+_PLAIN = r"[^/\x00-\x1f\x7f]+"
+_SPOOLED = re.compile(rf"spool/((?!\.{{1,2}}/){_PLAIN})/(ready|quarantine)/({_PLAIN}\.dcm)")
+_SECRET = f"secrets/{SEAL_KEY}"
+_OWN = re.compile(
+    "|".join([_SPOOLED.pattern, re.escape(_SECRET), re.escape(HEADS), rf"database/[a-z_][a-z0-9_]*{re.escape(SUFFIX)}"])
+)
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +64,8 @@ class Places:
     spool: Path | None
     secrets: Path | None
     heads_file: Path | None
+    around: tuple[Path, ...] = ()
+    """The folders that hold all of these, or the servers' own files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +92,7 @@ class Backup:
         Raises
         ------
         Misconfigured
-            The listing is not the one that was written.
+            The listing is not the one that was written, or names what no backup of this name holds.
         """
         path = self.folder / LISTING
         try:
@@ -89,24 +101,34 @@ class Backup:
                     raise Misconfigured(f"{path} is damaged: it is not what was written. Use another backup.")
                 listing.seek(0)
                 for line in listing:
-                    sha256, _, below = line.decode().rstrip("\n").partition("  ")
-                    if ".." in below.split("/"):
-                        raise Misconfigured(f"{path} names a file outside of the backup. Use another one.")
-                    yield below, sha256
+                    found = _LINE.fullmatch(line.decode("utf-8", "replace").rstrip("\n"))
+                    if found is None or not self._may_hold(found[2]):
+                        raise Misconfigured(
+                            f"{path} names what cannot belong to it. Was the folder renamed? Else use another backup."
+                        )
+                    yield found[2], found[1]
         except OSError as error:
             raise Misconfigured(f"{path} cannot be read: {error.strerror}. Use another backup.") from None
+
+    def _may_hold(self, path: str) -> bool:
+        stamp, _, below = path.partition("/")
+        return bool(_STORED.fullmatch(path) or (stamp == self.stamp and _OWN.fullmatch(below)))
 
     def stored(self) -> Iterator[tuple[Kind, str, str]]:
         """Every file of the shared store that belongs to it: kind, key, sha256."""
         for path, sha256 in self.listed():
             if found := _STORED.fullmatch(path):
-                yield Kind(found[1]), found[2], sha256
+                yield Kind(found[1] or found[3]), found[2] or found[4], sha256
 
     def own(self) -> Iterator[tuple[str, str]]:
         """Every file of its own folder, as a path from there, and its sha256."""
         for path, sha256 in self.listed():
             if path.startswith(self.stamp + "/"):
                 yield path.removeprefix(self.stamp + "/"), sha256
+
+    def holds_key(self) -> bool:
+        """Whether the key of the seals is among its files."""
+        return any(path == _SECRET for path, _ in self.own())
 
 
 class Shelf:
@@ -184,11 +206,29 @@ class Shelf:
                 int(told["missing"]),
                 str(told["listing_sha256"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Misconfigured(
                 f"{path} cannot be read ({type(error).__name__}): it is no backup's manifest. Use another backup, and remove "
                 "the folder of this one."
             ) from None
+
+    def prune(self, keep: int) -> tuple[int, int]:
+        """Remove all but so many of the newest; returns how many backups went, and how many stored files with them.
+
+        Raises
+        ------
+        Conflict
+            An older one holds far more than the newest: whoever is sure that this is right removes it by hand.
+        """
+        backups = self.backups()
+        older, newest = backups[:-keep], _count(backups[-1])
+        for backup in older:
+            if _count(backup) > 2 * newest:
+                raise Conflict(
+                    f"Nothing was removed: {backup.folder} holds {_count(backup)} stored files, and the newest backup only "
+                    f"{newest}. If that is right, remove that folder yourself."
+                )
+        return len(older), self.forget(older)
 
     def forget(self, backups: list[Backup]) -> int:
         """Remove backups, and from the store what no other one needs; returns how many files went."""
@@ -218,6 +258,14 @@ def discard(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
+def _count(backup: Backup) -> int:
+    """How many stored files a backup lists; a damaged one none."""
+    try:
+        return sum(1 for _ in backup.stored())
+    except Misconfigured:
+        return 0
+
+
 def find(path: Path) -> Backup:
     """The backup that a person means: a folder of backups means its newest whole one.
 
@@ -227,34 +275,23 @@ def find(path: Path) -> Backup:
         There is none.
     """
     path = path.expanduser().resolve()
-    if (path / MANIFEST).is_file():
-        return Shelf(path.parent).read(path)
-    shelf = Shelf(path)
-    if whole := shelf.whole():
-        return shelf.read(whole[-1])
-    if _STAMP.fullmatch(path.name) or shelf.unfinished():
-        raise Misconfigured(f"The backup in {path} is not whole: it was interrupted. Name another one.")
+    try:
+        if (path / MANIFEST).is_file():
+            return Shelf(path.parent).read(path)
+        shelf = Shelf(path)
+        if whole := shelf.whole():
+            return shelf.read(whole[-1])
+        if _STAMP.fullmatch(path.name) or shelf.unfinished():
+            raise Misconfigured(f"The backup in {path} is not whole: it was interrupted. Name another one.")
+    except OSError as error:
+        raise Misconfigured(f"{error.filename or path} cannot be read: {error.strerror}.") from None
     raise Misconfigured(f"{path} holds no backup. Was it written by `countersign backup --to`?")
 
 
-def copy_durably(source: IO[bytes], target: Path) -> tuple[int, str]:
-    """Copy a stream into a new private file, whole or not at all; returns its size and sha256."""
-    unfinished = target.with_name(f".{target.name}.new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    digest, size = hashlib.sha256(), 0
-    with os.fdopen(descriptor, "wb") as out:
-        while block := source.read(1 << 20):
-            digest.update(block)
-            size += out.write(block)
-        out.flush()
-        os.fsync(descriptor)
-    os.replace(unfinished, target)
-    return size, digest.hexdigest()
-
-
-def digest_of(stream: IO[bytes]) -> str:
-    """The sha256 of a stream."""
-    return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]  # any reader will do
+def spooled(path: str) -> tuple[str, str, str] | None:
+    """A spooled file's spool, room and name, by its path in a backup; None where it is something else."""
+    found = _SPOOLED.fullmatch(path)
+    return (found[1], found[2], found[3]) if found else None
 
 
 def side_by_side(work: Callable[[_Given], _Made], many: Iterable[_Given]) -> Iterator[tuple[_Given, _Made]]:

@@ -5,6 +5,8 @@ database, in one snapshot; then the spools; then the store. An instance that was
 its row in the snapshot, or its file in a spool, or has moved from there into the store meanwhile, which is copied last; a
 file that comes twice does no harm, since its id says that it is the same.
 
+A backup of a run that lost files is kept, and what is wrong is named: until that is mended no older one may go.
+
 Knows the places of a run. Does not know how a backup is put back.
 """
 
@@ -13,41 +15,38 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import time
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from gateway import spool
-from gateway.backup.shelf import (
-    FORMAT,
-    HEADS,
-    LISTING,
-    MANIFEST,
-    Backup,
-    Places,
-    Shelf,
-    copy_durably,
-    digest_of,
-    discard,
-    side_by_side,
-)
+from gateway.backup.shelf import FORMAT, HEADS, LISTING, MANIFEST, Backup, Places, Shelf, discard
+from gateway.backup.stored import Stored
 from gateway.launcher.folder import write_private
-from gateway.spool import sync_folder
-from record import dump
+from record import dump, migrate
 from record.audit import SEAL_KEY, head
 from record.dump import Dump
-from record.errors import Misconfigured, NotFound, StoreFull
-from record.models import Instance, Reading, ReadingPicture
+from record.durable import copy_durably, digest_of, sync_folder
+from record.errors import Misconfigured, StoreFull
 from record.owner import own_version
 from record.store import Kind, Store
 
 MARGIN_BYTES = 64 * 1024 * 1024
-TELL_EVERY_S = 5.0
 Tell = Callable[[str], None]
+_HARMLESS = re.compile(r"[!-.0-~]+")
+"""A name that a listing can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A whole backup, and what is wrong with the run that it was taken of: as long as there is, older ones must stay."""
+
+    backup: Backup
+    faults: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -74,28 +73,32 @@ class _Taking:
                 size, sha256 = copy_durably(content, target)
         except FileNotFoundError:
             return
+        except IsADirectoryError:
+            self.tell(f"{source} is no file and was left out")
+            return
         self.add(target, size, sha256)
 
 
-def take(engine: Engine, places: Places, shelf: Shelf, *, tell: Tell) -> Backup:
+def take(engine: Engine, places: Places, shelf: Shelf, *, tell: Tell) -> Taken:
     """Write one backup; returns when it is whole and durable.
 
     Raises
     ------
     Misconfigured
-        The folder is not usable, the seal key is not at hand, or the database has no schema.
+        The folder is not usable, the seal key is not at hand, or the database has no schema, or that of a later release.
     Conflict
         Another backup is being written there.
     StoreFull
         The backup's disk has no room, now or on the way; the former backups are as good as before.
     """
     _require_apart(places, shelf)
+    _require_schema(engine, tell)
     _require_key(engine, places)
     try:
         shelf.make()
         with shelf.locked():
             _clear(shelf)
-            source, former = Store(places.store), _digests_of(shelf)
+            source = Store(places.store)
             _require_room(engine, places, shelf, source)
             taking = _Taking(shelf, shelf.begin(), tell)
             if places.heads_file is not None:
@@ -103,22 +106,36 @@ def take(engine: Engine, places: Places, shelf: Shelf, *, tell: Tell) -> Backup:
             kept = _database(taking, engine)
             _spools(taking, places)
             _secrets(taking, places)
-            _stored(taking, source, former)
-            return _finish(taking, kept, _missing(engine, shelf.store(), kept))
+            stored = Stored(engine, source, shelf.store(), _known_to(shelf), taking.add, tell)
+            stored.copy()
+            stored.hold_against_rows(kept)
+            return Taken(_finish(taking, kept, stored.missing), tuple(stored.faults))
     except (OSError, StoreFull) as error:
         cause = error.__cause__ if isinstance(error, StoreFull) else error
         if not isinstance(cause, OSError):
             raise  # there was no room from the first
         raise StoreFull(
-            f"The backup was not finished: {cause.strerror} in {shelf.root}. Mend that and take it again; what is copied "
+            f"The backup was not finished: {cause.strerror} ({cause.filename or shelf.root}). Mend that and take it again; what is copied "
             "already is not copied anew, and the former backups are as good as before."
         ) from error
 
 
 def _require_apart(places: Places, shelf: Shelf) -> None:
-    for place in (places.store, places.spool, places.secrets):
+    for place in (places.store, places.spool, places.secrets, *places.around):
         if place is not None and shelf.root.is_relative_to(place.resolve()):
             raise Misconfigured(f"{shelf.root} lies in what is to be backed up ({place}). Name another folder.")
+
+
+def _require_schema(engine: Engine, tell: Tell) -> None:
+    """An older schema's backup is the one before an upgrade; a later one's could not be put back by this release."""
+    own = migrate.own_revision()
+    with engine.connect() as connection:
+        there = migrate.schema_of(connection)
+    if not there.is_newer_than(own):
+        return
+    if not there.takes(own):
+        migrate.require_current(engine)
+    tell(f"the schema is the next release's ({there.revision}): only that release can put this backup back")
 
 
 def _require_key(engine: Engine, places: Places) -> None:
@@ -142,12 +159,13 @@ def _clear(shelf: Shelf) -> None:
         shelf.store().clear()
 
 
-def _digests_of(shelf: Shelf) -> dict[str, str]:
-    """What the newest backup that can be read knows of the shared store."""
-    for folder in reversed(shelf.whole()):
+def _known_to(shelf: Shelf) -> dict[str, str]:
+    """What all backups that can be read list of the shared store; where they differ, the newest counts."""
+    known: dict[str, str] = {}
+    for folder in shelf.whole():
         with contextlib.suppress(Misconfigured):
-            return {key: sha256 for _, key, sha256 in shelf.read(folder).stored()}
-    return {}
+            known.update((key, sha256) for _, key, sha256 in shelf.read(folder).stored())
+    return known
 
 
 def _require_room(engine: Engine, places: Places, shelf: Shelf, source: Store) -> None:
@@ -157,7 +175,8 @@ def _require_room(engine: Engine, places: Places, shelf: Shelf, source: Store) -
     for kind in Kind:
         for key in source.list(kind):
             if target.size_bytes(kind, key) is None:
-                needed += source.size_bytes(kind, key) or 0
+                with contextlib.suppress(OSError):  # named when it is copied
+                    needed += source.size_bytes(kind, key) or 0
     free = target.free_bytes()
     if free < needed:
         raise StoreFull(
@@ -182,7 +201,7 @@ def _spooled(places: Places) -> Iterator[Path]:
     """Every durable file in the spools, and what is kept aside there."""
     for each in spool.find(places.spool) if places.spool else []:
         yield from each.waiting()
-        yield from sorted(each.quarantine.glob("*.dcm"))
+        yield from (path for path in sorted(each.quarantine.glob("*.dcm")) if _HARMLESS.fullmatch(path.name))
 
 
 def _spools(taking: _Taking, places: Places) -> None:
@@ -194,65 +213,6 @@ def _secrets(taking: _Taking, places: Places) -> None:
     """The key of the seals; the passwords and certificates beside it belong to the installation, not to the record."""
     if places.secrets is not None:
         taking.copy(places.secrets / SEAL_KEY, "secrets", SEAL_KEY)
-
-
-def _stored(taking: _Taking, source: Store, former: dict[str, str]) -> None:
-    """The store: what the shelf has is left there, what it lacks is copied."""
-    target, copied, seen, told_at = taking.shelf.store(), 0, 0, time.monotonic()
-    keys = ((kind, key) for kind in Kind for key in source.list(kind))
-    for (kind, key), (sha256, is_new) in side_by_side(lambda one: _keep(source, target, *one, former), keys):
-        if sha256 is None:
-            continue  # erased meanwhile
-        with target.local(kind, key) as path:
-            taking.add(path, path.stat().st_size, sha256)
-        seen, copied = seen + 1, copied + is_new
-        if time.monotonic() - told_at > TELL_EVERY_S:
-            told_at = time.monotonic()
-            taking.tell(f"the store: {seen} files, {copied} of them new, {_mb(taking.bytes)}")
-    taking.tell(f"the store: {seen} files, {copied} of them new")
-
-
-def _keep(source: Store, target: Store, kind: Kind, key: str, former: dict[str, str]) -> tuple[str | None, bool]:
-    """One stored file: its sha256 in the backup, and whether it was copied now."""
-    size = target.size_bytes(kind, key)
-    is_there = size is not None and size == source.size_bytes(kind, key)
-    if is_there and key in former:
-        return former[key], False
-    try:
-        with source.open(kind, key) as content:
-            if is_there:  # an interrupted backup's
-                with target.open(kind, key) as copied:
-                    sha256 = digest_of(copied)
-                if sha256 == digest_of(content):
-                    return sha256, False
-                content.seek(0)
-            return target.copy_in(kind, key, content), True
-    except NotFound:
-        return None, False
-
-
-def _missing(engine: Engine, target: Store, kept: Dump) -> int:
-    """How many files the kept rows speak of and the backup lacks, without those that were erased meanwhile."""
-    before = text("CAST(:taken_at AS timestamptz)").bindparams(taken_at=kept.taken_at)
-    instances = select(Instance.id).where(
-        Instance.duplicate_of_id.is_(None), Instance.erased_at.is_(None), Instance.created_at < before
-    )
-    pictures = (
-        select(ReadingPicture.sha256)
-        .join(Instance, Instance.id == ReadingPicture.instance_id)
-        .join(Reading, Reading.id == ReadingPicture.reading_id)
-        .where(Instance.erased_at.is_(None), Reading.prepared_at < before)
-        .distinct()
-    )
-    missing = 0
-    with Session(engine) as session:
-        for setting in ("idle_in_transaction_session_timeout", "statement_timeout"):
-            session.execute(text(f"SET LOCAL {setting} = 0"))
-        for instance_id in session.scalars(instances).yield_per(1000):
-            missing += target.size_bytes(Kind.INSTANCE, instance_id.hex) is None
-        for sha256 in session.scalars(pictures).yield_per(1000):
-            missing += target.size_bytes(Kind.PICTURE, sha256) is None
-    return missing
 
 
 def _finish(taking: _Taking, kept: Dump, missing: int) -> Backup:

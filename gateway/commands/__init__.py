@@ -20,7 +20,11 @@ from record.errors import Misconfigured
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from record.settings import Base
+
 PATH = click.Path(path_type=Path)
+NO_SCHEMA = frozenset({"42P01", "42704", "22023", "3F000"})
+"""No such table, role or schema: nobody has migrated this database (PostgreSQL's appendix A; `SET ROLE` says 22023)."""
 DATA_DIR_HELP = "An embedded run's folder; without it the settings are taken from the environment."
 ADMIN_DATA_DIR_HELP = (
     "An embedded run's folder. Without it the environment is taken, or, when that has no DATABASE_URL, the folder of "
@@ -39,7 +43,7 @@ def _take_environment(context: click.Context, _option: click.Parameter, folder: 
         os.environ.update(found)
 
 
-def _find_environment(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+def find_environment(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
     """The same for a person's verb, which also finds the run that `countersign up` keeps where nobody said otherwise."""
     if folder is None and not context.resilient_parsing and not names_a_database():
         use_usual_folder(say)
@@ -70,6 +74,24 @@ def names_a_database() -> bool:
     return any(os.environ.get(name) for name in names)
 
 
+def settings_of_run() -> Base:
+    """The settings that every verb on a run needs.
+
+    Raises
+    ------
+    Misconfigured
+        Nobody says which run, and there is none where `up` keeps one; or a setting is wrong.
+    """
+    from gateway.launcher.folder import default_folder, holds_run
+    from record.settings import Base, load
+
+    if not names_a_database() and not holds_run(default_folder()):
+        raise Misconfigured(
+            f"There is no run in {default_folder()}: start `countersign up`, pass --data-dir, or set DATABASE_URL."
+        )
+    return load(Base)
+
+
 data_dir = click.option(
     "--data-dir", type=PATH, expose_value=False, is_eager=True, callback=_take_environment, help=DATA_DIR_HELP
 )
@@ -78,7 +100,7 @@ admin_data_dir = click.option(
     type=PATH,
     expose_value=False,
     is_eager=True,
-    callback=_find_environment,
+    callback=find_environment,
     help=ADMIN_DATA_DIR_HELP,
 )
 
@@ -117,9 +139,8 @@ def say(line: str) -> None:
 def administrating() -> Iterator[Session]:
     """One transaction of an administrator's verb."""
     from record.db import connect, transaction
-    from record.settings import Base, load
 
-    engine = connect(load(Base).database_url, pool=1)
+    engine = connect(settings_of_run().database_url, pool=1)
     try:
         with database_errors(), transaction(engine) as session:
             yield session
@@ -130,23 +151,23 @@ def administrating() -> Iterator[Session]:
 @contextlib.contextmanager
 def database_errors() -> Iterator[None]:
     """An unreachable or unmigrated database is an expected error."""
-    from sqlalchemy.exc import OperationalError, ProgrammingError
+    from sqlalchemy.exc import DBAPIError, OperationalError
 
     try:
         yield
-    except OperationalError as error:
-        raise Misconfigured(f"PostgreSQL does not answer as it should: {_first_line(error)}") from None
-    except ProgrammingError as error:
-        match getattr(error.orig, "sqlstate", ""):
-            case "42P01":  # undefined_table
-                raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
-            case "42501":  # insufficient_privilege
-                raise Misconfigured(
-                    "The role in the database's URL may not do this. What changes the schema, or fills it, is done as its "
-                    "owner: name the owner's URL in COUNTERSIGN_OWNER_DATABASE_URL."
-                ) from None
-            case _:
-                raise
+    except DBAPIError as error:
+        code = str(getattr(error.orig, "sqlstate", None) or "")
+        if code in NO_SCHEMA:
+            raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
+        if code == "42501":  # insufficient_privilege
+            raise Misconfigured(
+                "The role in the database's URL may not do this. What changes the schema, or fills it, is done as its "
+                "owner: name the owner's URL in COUNTERSIGN_OWNER_DATABASE_URL."
+            ) from None
+        is_connecting = error.statement is None and not code  # a URL with an option that libpq does not know, say
+        if isinstance(error, OperationalError) or is_connecting:
+            raise Misconfigured(f"PostgreSQL does not answer as it should: {_first_line(error)}") from None
+        raise
 
 
 def _first_line(error: Exception) -> str:

@@ -8,13 +8,20 @@ from __future__ import annotations
 import secrets
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, site
 from gateway.commands.output import print_json, print_table
+from record.errors import InvalidRequest
 from record.states import Lane, Role
 
+if TYPE_CHECKING:
+    from record.access import Principal
+
+_LONGEST_LINE = 1 << 16
+"""Bytes of a line that is read as a password; far beyond what `record.accounts` takes."""
 ROLES = click.Choice([role.value for role in Role])
 MACHINES = click.Choice([role.value for role in Role if role not in {Role.RESIDENT, Role.ATTENDING}])
 
@@ -42,7 +49,7 @@ def add_site(name: str, language: str) -> None:
     from record import sites as records
 
     with administrating() as session:
-        added = records.add_site(session, name=name, language=language)
+        added = records.add_site(session, name=name, language=language, by=_by())
         count = len(records.list_sites(session))
     more = "" if count == 1 else "; commands now ask which with --site"
     click.echo(f"{added.name} is site {count}{more}", err=True)
@@ -102,7 +109,7 @@ def add_user(login: str, role: str, printed_name: str, site: str | None) -> None
     password, made = _password()
     with administrating() as session:
         accounts.add_user(
-            session, site=site, login=login, printed_name=printed_name, role=Role(role), password=password
+            session, site=site, login=login, printed_name=printed_name, role=Role(role), password=password, by=_by()
         )
     _tell_password(f"{login} may sign in as {role}", password, made=made)
 
@@ -153,7 +160,7 @@ def disable_user(login: str) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.disable_user(session, login)
+        accounts.disable_user(session, login, by=_by())
     click.echo(f"{login} is signed out and may not sign in", err=True)
 
 
@@ -167,7 +174,7 @@ def enable_user(login: str) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.enable_user(session, login)
+        accounts.enable_user(session, login, by=_by())
     click.echo(f"{login} may sign in", err=True)
 
 
@@ -185,7 +192,7 @@ def set_password(login: str) -> None:
 
     password, made = _password()
     with administrating() as session:
-        accounts.set_password(session, login, password)
+        accounts.set_password(session, login, password, by=_by())
     _tell_password(f"{login} has another password", password, made=made)
 
 
@@ -222,7 +229,9 @@ def add_token(name: str, role: str, scopes: tuple[str, ...], expires: int | None
 
     until = datetime.now(UTC) + timedelta(days=expires) if expires else None
     with administrating() as session:
-        token = accounts.add_token(session, site=site, name=name, role=Role(role), scopes=scopes, expires_at=until)
+        token = accounts.add_token(
+            session, site=site, name=name, role=Role(role), scopes=scopes, expires_at=until, by=_by()
+        )
     click.echo(f"{name} may call the API as {role}; the token is shown this once:", err=True)
     click.echo(token)
 
@@ -280,7 +289,7 @@ def revoke_token(name: str, site: str | None) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.revoke_token(session, site=site, name=name)
+        accounts.revoke_token(session, site=site, name=name, by=_by())
     click.echo(f"{name} may not call the API; it is refused within five seconds", err=True)
 
 
@@ -317,7 +326,13 @@ def add_peer(ae_title: str, address: str, lane: str, stable_after_s: float | Non
 
     with administrating() as session:
         peer = records.add_peer(
-            session, site=site, ae_title=ae_title, address=address, lane=Lane(lane), stable_after_s=stable_after_s
+            session,
+            site=site,
+            ae_title=ae_title,
+            address=address,
+            lane=Lane(lane),
+            stable_after_s=stable_after_s,
+            by=_by(),
         )
     click.echo(f"{peer.ae_title} may send from {peer.address}", err=True)
 
@@ -367,14 +382,33 @@ def remove_peer(ae_title: str, address: str) -> None:
     from record import sites as records
 
     with administrating() as session:
-        records.remove_peer(session, ae_title=ae_title, address=address)
+        records.remove_peer(session, ae_title=ae_title, address=address, by=_by())
     click.echo(f"{ae_title} may not send from {address}", err=True)
+
+
+def _by() -> Principal:
+    """Who is on record for what these commands change."""
+    from record.access import commander
+
+    return commander(None, Role.ADMIN)
 
 
 def _password() -> tuple[str, bool]:
     """A password from standard input, else one of our own; whether it is ours."""
-    given = "" if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
+    given = _first_line()
     return given or secrets.token_urlsafe(12), not given
+
+
+def _first_line() -> str:
+    """The first line of standard input; empty where that is a terminal, or closed."""
+    if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    try:
+        return sys.stdin.buffer.readline(_LONGEST_LINE).decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise InvalidRequest("The first line of standard input is no UTF-8 text; nothing was changed.") from None
+    except OSError as error:  # a folder, or open for writing alone
+        raise InvalidRequest(f"Standard input cannot be read ({error.strerror}); nothing was changed.") from None
 
 
 def _tell_password(what: str, password: str, *, made: bool) -> None:

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands import PATH, admin_data_dir, database_errors, example, say
+from gateway.commands import admin_data_dir, database_errors, example, say, settings_of_run
+from gateway.commands.output import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from sqlalchemy import Engine
 
+    from record.faults import Fault, Walked
     from record.settings import Base
-    from record.verification import Fault
 
 
 @click.command(
@@ -44,19 +45,22 @@ if TYPE_CHECKING:
     "heads that the chain was set back.",
 )
 @click.option(
-    "--heads", "heads_file", type=PATH, default=None, help="Hold the seals against this file of heads instead."
+    "--heads",
+    "heads_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="Hold the seals against this file of heads instead.",
 )
 def verify(most: int, after_restore: bool, repair: bool, heads_file: Path | None) -> None:
     """Walk the seals, the texts, the signatures and the store; name what is wrong, the first thing first.
 
     The exit status is 0 when nothing is wrong. What a restore explains is named too, and is no fault: events that were
     sealed after the backup was taken and are lost, and instances that came after it, whose files are still in the store.
+    How much was looked at is told on standard error.
     """
-    from record.settings import Base, load
-
     if repair and not after_restore:
         raise click.UsageError("--repair goes with --after-restore.")
-    settings = load(Base)
+    settings = settings_of_run()
     settings = settings.model_copy(update={"heads_file": heads_file}) if heads_file else settings
     with database_errors():
         named = os.environ.get("COUNTERSIGN_SPOOL")
@@ -71,8 +75,10 @@ def verify(most: int, after_restore: bool, repair: bool, heads_file: Path | None
 def check(settings: Base, *, spool: Path | None, most: int, after_restore: bool, hint: bool = True) -> int:
     """Print every fault, and what is none but has to be known; returns how many faults there are, at most `most`."""
     from record import audit, verification
+    from record.faults import Walked
     from record.store import Store
 
+    walked = Walked()
     key = audit.read_key(settings.secrets)
     expected: list[Fault] = []
     count = 0
@@ -84,6 +90,7 @@ def check(settings: Base, *, spool: Path | None, most: int, after_restore: bool,
             heads_file=settings.heads_file,
             spool=spool,
             after_restore=after_restore,
+            walked=walked,
         ):
             if fault.expected:
                 expected.append(fault)
@@ -94,10 +101,17 @@ def check(settings: Base, *, spool: Path | None, most: int, after_restore: bool,
                 break
     if key is None:
         say("the seals were not checked, COUNTERSIGN_SECRETS is not set")
+    say(f"looked at {_counted(walked, sealed=key is not None)}" + (", and stopped there" if count >= most else ""))
     if not count:
         click.echo("nothing is wrong")
     _tell(expected, most, hint=hint and after_restore)
     return count
+
+
+def _counted(walked: Walked, *, sealed: bool) -> str:
+    events = [f"events up to position {walked.position}"] if sealed else []
+    others = ((walked.reports, "report"), (walked.signatures, "signature"), (walked.instances, "stored instance"))
+    return ", ".join([*events, *(counted(count, one) for count, one in others)])
 
 
 def _tell(expected: list[Fault], most: int, *, hint: bool) -> None:

@@ -10,8 +10,8 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,11 @@ from gateway.commands import PATH, database_errors, example, names_a_database, s
 from record.errors import Misconfigured
 
 if TYPE_CHECKING:
+    from gateway.backup.restoring import Restored
     from gateway.backup.shelf import Backup, Places
 
+MOST = 20
+"""So many faults are named one by one."""
 RUN_HELP = (
     "An embedded run's folder; it may be up or down. Without it the environment is taken, or, when that has no "
     "DATABASE_URL, the folder of `countersign up`."
@@ -53,15 +56,18 @@ def backup(target: Path, data_dir: Path | None, keep: int | None) -> None:
             taken = take(engine, places, shelf, tell=say)
         finally:
             engine.dispose()
+    click.echo(taken.backup.folder)
+    for fault in taken.faults[-MOST:]:
+        say(fault)
+    if len(taken.faults) > MOST:
+        say(f"{len(taken.faults) - MOST} more of this kind")
+    if taken.faults:
+        say("the backup is kept, but the run is not what it was" + "; so no older backup was removed" * bool(keep))
+        sys.exit(1)
     if keep:
         with shelf.locked():
-            older = shelf.backups()[:-keep]
-            gone = shelf.forget(older)
-        say(f"{len(older)} older backups were removed, and {gone} stored files that no other one needs")
-    click.echo(taken.folder)
-    if taken.missing:
-        say(f"{taken.missing} files of which the record speaks are not in the store; `countersign verify` names them")
-        sys.exit(1)
+            older, gone = shelf.prune(keep)
+        say(f"{older} older backups were removed, and {gone} stored files that no other one needs")
 
 
 @click.command(
@@ -124,6 +130,7 @@ def upgrade(data_dir: Path | None) -> None:
 def _run(data_dir: Path | None) -> Iterator[tuple[str, Places]]:
     """The database's URL and the places of the run that is meant; its PostgreSQL is started if it is down."""
     from gateway.launcher.folder import DataFolder, default_folder, environment_of, holds_run
+    from gateway.launcher.grounds import settle
     from gateway.launcher.offline import database_of, places_of
 
     if data_dir is None and (names_a_database() or not holds_run(default_folder())):
@@ -132,12 +139,14 @@ def _run(data_dir: Path | None) -> Iterator[tuple[str, Places]]:
     folder = DataFolder(data_dir or default_folder())
     say(f"on the run in {folder.root}")
     state = folder.read_state()
+    servers = (settle(folder.root, folder.logs).home,) if state.embedded and folder.run.is_dir() else ()
+    places = replace(places_of(folder, state), around=(folder.root, *servers))
     if state.embedded and not folder.is_running():
         say("it is down; PostgreSQL is started for the time being")
         with database_of(folder) as (url, _):
-            yield url, places_of(folder, state)
+            yield url, places
         return
-    yield environment_of(folder.root)["DATABASE_URL"], places_of(folder, state)
+    yield environment_of(folder.root)["DATABASE_URL"], places
 
 
 def _from_environment() -> tuple[str, Places]:
@@ -153,7 +162,7 @@ def _from_environment() -> tuple[str, Places]:
 
 
 def _restore_into_folder(found: Backup, data_dir: Path) -> int:
-    from gateway.backup.restoring import require_room
+    from gateway.backup import restoring
     from gateway.launcher.folder import DataFolder
     from gateway.launcher.offline import cluster_of, places_of, postgres_of, started
 
@@ -174,55 +183,59 @@ def _restore_into_folder(found: Backup, data_dir: Path) -> int:
             f"The database of a former run of {folder.root} lies in {cluster.parent}. Choose another --data-dir, or move "
             "that folder away."
         )
-    require_room(found, folder.root, database=True)
+    restoring.require_room(found, folder.root, database=True)
     with folder.filling(command) as state:
         if interrupted:
             postgres_of(folder, state).discard()
         places = places_of(folder, state)
-        faults = _put_back(found, places, lambda: started(folder, state))
-    say(f"restored into {folder.root}; go on with: countersign up --data-dir {shlex.quote(str(folder.root))}")
-    return faults
+        restored = restoring.files(found, places, tell=say)
+        with started(folder, state) as (url, owner_url), database_errors():
+            restored = restoring.database(found, restored, places, owner_url, url, tell=say)
+            state.unfinished = ""  # everything is there: what is found from here on does not undo it
+            folder.write_state(state)
+            say(f"restored into {folder.root}; go on with: countersign up --data-dir {shlex.quote(str(folder.root))}")
+            return _faults(restored, places, url)
 
 
 def _restore_into_servers(found: Backup) -> int:
-    from gateway.backup.restoring import require_room
+    from gateway.backup import restoring
     from record import dump
     from record.settings import secret
 
     url, places = _from_environment()
+    restoring.require_place_for_key(found, places)
+    if places.heads_file is None:
+        say("COUNTERSIGN_HEADS_FILE is not set: the seal heads that were kept outside the database are left out")
     owner_url = secret("COUNTERSIGN_OWNER_DATABASE_URL") or url
     with database_errors():
         dump.require_empty(owner_url, found.dump.revision)
     places.store.mkdir(parents=True, exist_ok=True, mode=0o700)
-    require_room(found, places.store, database=False)
-    faults = _put_back(found, places, lambda: contextlib.nullcontext((url, owner_url)))
-    say("restored into the servers and folders of the environment; go on by starting the parts")
-    return faults
+    restoring.require_room(found, places.store, database=False)
+    restored = restoring.files(found, places, tell=say)
+    with database_errors():
+        restored = restoring.database(found, restored, places, owner_url, url, tell=say)
+        say("restored into the servers and folders of the environment; go on by starting the parts")
+        return _faults(restored, places, url)
 
 
-def _put_back(found: Backup, places: Places, servers: Callable[[], AbstractContextManager[tuple[str, str]]]) -> int:
-    """Files, then the database; returns how many faults were found in what was put back."""
+def _faults(restored: Restored, places: Places, url: str) -> int:
+    """Tell what was put back, and hold it against itself; returns how many faults were found."""
     from pydantic import SecretStr
 
-    from gateway.backup import restoring
     from gateway.commands.checks import check
     from record.audit import SEAL_KEY
     from record.settings import Base
 
-    restored = restoring.files(found, places, tell=say)
-    with servers() as (url, owner_url), database_errors():
-        restored = restoring.database(found, restored, places, owner_url, url, tell=say)
-        for path in restored.damaged:
-            say(f"the backup's own copy is damaged or gone, so it was left out: {path}")
-        if restored.respooled:
-            say(f"{restored.respooled} instances came while the backup was taken; the indexer makes their rows")
-        say("holding what was put back against itself")
-        has_key = places.secrets is not None and (places.secrets / SEAL_KEY).is_file()
-        settings = Base(
-            database_url=SecretStr(url),
-            store=places.store,
-            secrets=places.secrets if has_key else None,
-            heads_file=places.heads_file,
-        )
-        faults = check(settings, spool=places.spool, most=20, after_restore=True)
-    return faults + len(restored.damaged)
+    for path in restored.damaged:
+        say(f"the backup's own copy is damaged or gone, so it was left out: {path}")
+    if restored.respooled:
+        say(f"{restored.respooled} instances came while the backup was taken; the indexer makes their rows")
+    say("holding what was put back against itself")
+    has_key = places.secrets is not None and (places.secrets / SEAL_KEY).is_file()
+    settings = Base(
+        database_url=SecretStr(url),
+        store=places.store,
+        secrets=places.secrets if has_key else None,
+        heads_file=places.heads_file,
+    )
+    return check(settings, spool=places.spool, most=MOST, after_restore=True) + len(restored.damaged)

@@ -15,8 +15,8 @@ import click
 
 from gateway.commands import administrating, data_dir, example, say
 
-LOOPS = {"indexer": "indexer", "sweep": "sweep", "worker-cpu": "cpu", "worker-gpu": "gpu"}
-"""The parts without a door, and what the record calls their kind."""
+LOOPS = {"indexer": "indexer", "sweep": "sweep", "worker-cpu": "cpu", "worker-gpu": "gpu", "cpu": "cpu", "gpu": "gpu"}
+"""The parts without a door, by every name they bear, and what the record (and `status`) calls their kind."""
 
 
 @click.command(
@@ -36,7 +36,8 @@ LOOPS = {"indexer": "indexer", "sweep": "sweep", "worker-cpu": "cpu", "worker-gp
 def health(part: str, within_s: float) -> None:
     """Say by the exit status whether one part on this machine works: for a container's health check, or a supervisor's.
 
-    PART is listener, api, indexer, sweep, worker-cpu or worker-gpu.
+    PART is listener, api, indexer, sweep, worker-cpu or worker-gpu; the workers also by the names that `status` gives them,
+    cpu and gpu.
     """
     doors: dict[str, Callable[[], bool]] = {"listener": _listener_answers, "api": _api_answers}
     if part in doors:

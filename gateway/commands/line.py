@@ -137,12 +137,14 @@ def listener() -> None:
 def indexer(spool: Path | None) -> None:
     """Turn spooled files into rows: one beside each listener, and one for the spool of a listener that is no more."""
     from gateway.indexer import main as index
+    from record.mounted import require_mounted_at
     from record.settings import IndexerSettings, load
 
     if spool:
         os.environ["COUNTERSIGN_SPOOL"] = str(spool)
     settings = load(IndexerSettings)
     _require_schema(settings)
+    require_mounted_at(settings.database_url, settings.store)
     sys.exit(index(settings))
 
 
@@ -162,11 +164,13 @@ def api() -> None:
 @data_dir
 def sweep() -> None:
     """Close stable studies, take back leases, seal events, ring. Several may run: one at a time does the work."""
+    from record.mounted import require_mounted_at
     from record.settings import SweepSettings, load
     from record.sweep import main as keep_sweeping
 
     settings = load(SweepSettings)
     _require_schema(settings)
+    require_mounted_at(settings.database_url, settings.store)
     sys.exit(keep_sweeping(settings))
 
 

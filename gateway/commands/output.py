@@ -23,12 +23,25 @@ def printable(text: object) -> str:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns below their titles; what is empty is a dash, so that every row has as many words."""
-    lines = [[*titles], *([_cell(value) for value in row] for row in rows)]
-    widths = [max(_width(line[column]) for line in lines) for column in range(len(titles))]
+    """Print rows in columns below their titles; what is empty is a dash, so that every row has as many words.
+
+    A column of numbers alone ends where its title does.
+    """
+    held = [[*row] for row in rows]
+    lines = [[*titles], *([_cell(value) for value in row] for row in held)]
+    for column in range(len(titles)):
+        width = max(_width(line[column]) for line in lines)
+        numbers = bool(held) and all(type(row[column]) is int for row in held)
+        for line in lines:
+            space = " " * (width - _width(line[column]))
+            line[column] = space + line[column] if numbers else line[column] + space
     for line in lines:
-        padded = [text + " " * (width - _width(text)) for text, width in zip(line, widths, strict=True)]
-        click.echo("  ".join(padded).rstrip())
+        click.echo("  ".join(line).rstrip())
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """How many there are, in words: `1 file`, `2 files`, `2 studies`."""
+    return f"{count} {one if count == 1 else several or one + 's'}"
 
 
 def print_json(value: Any) -> None:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from gateway.commands import say
-from gateway.commands.output import print_json, printable
+from gateway.commands.output import counted, print_json, printable
 
 if TYPE_CHECKING:
     from gateway.dicom.outgoing import Outgoing, Told
@@ -51,7 +51,7 @@ class Account:
         self._began = time.monotonic()
         self._counts: Counter[tuple[str, str]] = Counter()
         self._bytes = 0
-        self._interrupted = False
+        self._interrupted = self._for_good = False
         self._total = total
         self._bar = click.progressbar(
             length=None, iterable=iter(()), label="sending", file=sys.stderr, show_pos=True,
@@ -72,6 +72,7 @@ class Account:
         """One file's end."""
         self._counts[told.outcome, _said(told)] += 1
         self._bytes += told.size_bytes if told.outcome == "accepted" else 0
+        self._for_good |= told.permanent
         if self._as_json:
             print_json(
                 {
@@ -89,8 +90,8 @@ class Account:
                 self._bar.length = self._total.count
             self._bar.update(1)
 
-    def close(self) -> int:
-        """Tell the sum; the exit status."""
+    def close(self, journal: Journal | None = None) -> int:
+        """Tell the sum, and what a journal lacks; the exit status."""
         from gateway.dicom.outgoing import FAILURES, Outcome
 
         outcomes: Counter[str] = Counter()
@@ -99,22 +100,36 @@ class Account:
         failed = sum(outcomes[outcome] for outcome in FAILURES)
         duration_s = time.monotonic() - self._began
         nothing = not outcomes.keys() - {Outcome.NOT_DICOM, Outcome.PASSED_OVER}
+        lacks = journal.lacks if journal is not None else 0
         if self._as_json:
             summary = {**dict(sorted(outcomes.items())), "bytes": self._bytes, "duration_s": round(duration_s, 3)}
+            summary |= {"not_in_journal": lacks} if lacks else {}
             print_json({"summary": summary | {"interrupted": self._interrupted}})
         else:
             self._sum_up(outcomes, duration_s)
+        if journal is not None and lacks:
+            say(
+                f"the journal {printable(journal.path)} could not be written ({journal.why}): {lacks} of the files that "
+                "were accepted are not in it and would be sent again, which changes nothing with the receiver"
+            )
         if self._interrupted:
             say("interrupted: what was accepted is safe with the receiver; send the rest again")
             return 130
         if nothing:
             say("nothing to send was found")
-        if outcomes[Outcome.LOST] or outcomes[Outcome.UNSENT]:
-            say("send the same again: what the receiver has already changes nothing")
-        return 1 if failed or nothing else 0
+        if self._for_good:
+            say(
+                "that is refused every time until the reason above is changed; until then sending it again is of no use"
+            )
+        elif outcomes[Outcome.LOST] or outcomes[Outcome.UNSENT]:
+            say("when that is mended, send the same again: what the receiver has already changes nothing")
+        return 1 if failed or nothing or lacks else 0
 
     def _sum_up(self, outcomes: Counter[str], duration_s: float) -> None:
-        say(f"{outcomes.total()} files, {self._bytes / 1e6:.1f} MB accepted in {duration_s:.1f} s:")
+        from record.alarms import size
+
+        accepted = f"{size(self._bytes)} accepted" if outcomes["accepted"] else "nothing sent"
+        say(f"{counted(outcomes.total(), 'file')}, {accepted} in {duration_s:.1f} s" + ":" * bool(outcomes))
         width = len(str(max(self._counts.values(), default=0)))
         for (outcome, why), count in sorted(self._counts.items(), key=lambda line: -line[1]):
             say(f"  {count:{width}} {_WORDS[outcome]}{_because(why)}")
@@ -125,15 +140,22 @@ class Account:
 
 
 class Journal:
-    """What was accepted by this receiver, one line a file; a file that changed since is another."""
+    """What was accepted by this receiver, one line a file; a file that changed since is another.
+
+    A disk that is full ends no transfer: `lacks` counts the accepted files that are not in it, `why` says the reason.
+    """
 
     def __init__(self, path: Path, to: Destination) -> None:
+        self.path, self.lacks, self.why = path, 0, ""
         self._to = f"{to.host}:{to.port}/{to.ae_title}"
         self._done: set[bytes] = set()
         self._marks: dict[Path, list[object]] = {}
         try:
+            self._torn = False  # whether the last line was cut short: by a full disk, or by whoever ended that run
             with contextlib.suppress(FileNotFoundError), path.open("rb") as lines:
-                self._done.update(_digest(line.strip()) for line in lines)
+                for line in lines:
+                    self._done.add(_digest(line.strip()))
+                    self._torn = not line.endswith(b"\n")
             self._out = path.open("ab", buffering=0)
         except OSError as error:
             raise click.UsageError(f"The journal {printable(path)} cannot be used: {error.strerror}.") from None
@@ -147,8 +169,17 @@ class Journal:
     def note(self, told: Told) -> None:
         """Remember a file that was accepted just now."""
         mark = self._marks.pop(told.path, None)
-        if mark is not None and told.outcome == "accepted":
-            self._out.write(json.dumps(mark).encode() + b"\n")
+        if mark is None or told.outcome != "accepted":
+            return
+        line = b"\n" * self._torn + json.dumps(mark).encode() + b"\n"
+        try:
+            written = self._out.write(line) or 0
+        except OSError as error:
+            self.lacks, self.why = self.lacks + 1, error.strerror or type(error).__name__
+            return
+        self._torn = written < len(line)
+        if self._torn:
+            self.lacks, self.why = self.lacks + 1, "the disk is full"
 
 
 def _digest(line: bytes) -> bytes:

@@ -16,8 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands import admin_data_dir, as_json, example
-from gateway.commands.output import print_json, print_table, printable
+from gateway.commands import (
+    ADMIN_DATA_DIR_HELP,
+    NO_SCHEMA,
+    PATH,
+    administrating,
+    as_json,
+    example,
+    find_environment,
+    names_a_database,
+    say,
+    settings_of_run,
+)
+from gateway.commands.output import counted, print_json, print_table, printable
+from record.errors import Misconfigured
 
 if TYPE_CHECKING:
     from record.alarms import Alarm
@@ -26,12 +38,12 @@ if TYPE_CHECKING:
     from record.status import Status
 
 _COLUMNS = 80
+_STOPPED = "countersign.stopped"
+"""Under this name the folder of a stopped run goes from the option to the verb."""
 _COLOURS = {
     "critical": "red", "warning": "yellow", "notice": "cyan", "up": "green", "silent": "red", "missing": "red",
     "unknown": "yellow",
 }  # fmt: skip
-_NO_SCHEMA = {"42P01", "42501", "42704", "22023", "3F000"}
-"""No such table, no right to it, no such role: nobody has migrated this database (PostgreSQL's appendix A)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,22 +61,47 @@ class Local:
         return {"well": False, **asdict(self), "alarms": told}
 
 
+def _find_run(context: click.Context, option: click.Parameter, folder: Path | None) -> None:
+    """As for every person's verb; but a run that is stopped still has a spool and disks to tell of."""
+    from gateway.launcher.folder import default_folder, stopped_environment_of
+
+    is_usual = folder is None and not context.resilient_parsing and not names_a_database()
+    root = default_folder() if is_usual else folder
+    found = stopped_environment_of(root) if root else None
+    if root is None or found is None:
+        find_environment(context, option, folder)
+        return
+    os.environ.update(found)
+    context.meta[_STOPPED] = root.expanduser().resolve()
+
+
 @click.command(
     short_help="Say whether all is well, what waits, what failed, and what to do.",
     epilog=example("countersign status", "countersign status --json | jq '.alarms[].sentence'"),
 )
-@admin_data_dir
+@click.option("--data-dir", type=PATH, expose_value=False, is_eager=True, callback=_find_run, help=ADMIN_DATA_DIR_HELP)
 @click.option("--site", default=None, help="What belongs to a site, of this one alone; the parts are everybody's.")
+@click.option(
+    "--forget",
+    metavar="HOST",
+    help="Before that, miss no more which parts are silent on HOST: it was taken away for good.",
+)
 @as_json
-def status(site: str | None, *, json: bool) -> None:
+@click.pass_context
+def status(context: click.Context, site: str | None, forget: str | None, *, json: bool) -> None:
     """Say whether the line is well, what waits, what failed lately, and what to do about it.
 
     The exit status is 0 when nothing needs a person, and 1 when something does; a notice is only to be known. While
-    PostgreSQL is away it tells what this machine knows of its own spool (COUNTERSIGN_SPOOL) and disks.
+    PostgreSQL is away, or the run is stopped, it tells what this machine knows of its own spool (COUNTERSIGN_SPOOL) and
+    disks.
     """
-    from record.settings import Base, load
-
-    found = _look(load(Base), site)
+    stopped: Path | None = context.meta.get(_STOPPED)
+    if forget is not None:
+        if stopped is not None:
+            raise Misconfigured(f"The run in {stopped} is stopped: start it before a part of it is forgotten.")
+        _forget(forget)
+    settings = settings_of_run()
+    found = _look(settings, site) if stopped is None else _local(settings.store, "run_stopped", folder=str(stopped))
     if json:
         print_json(found.as_dict())
     elif isinstance(found, Local):
@@ -73,6 +110,21 @@ def status(site: str | None, *, json: bool) -> None:
         _print(found)
     if isinstance(found, Local) or not found.is_well:
         sys.exit(1)
+
+
+def _forget(host: str) -> None:
+    from record import parts
+    from record.errors import NotFound
+    from record.presence import Verdict, look
+
+    with administrating() as session:
+        shown, *_ = look(session)
+        gone = [one for one in shown if one.host == host and one.verdict == Verdict.SILENT and one.kind != "listener"]
+        for one in gone:
+            parts.forget(session, one.owner)
+    if not gone:
+        raise NotFound(f"No part that tells of itself is silent on {printable(host)}.")
+    say(f"not missed any more on {printable(host)}: {', '.join(one.kind for one in gone)}")
 
 
 def _look(settings: Base, site: str | None) -> Status | Local:
@@ -93,14 +145,16 @@ def _look(settings: Base, site: str | None) -> Status | Local:
     except DBAPIError as error:
         if is_away(error):
             return _local(settings.store, "database_away")
-        if str(getattr(error.orig, "sqlstate", "")) in _NO_SCHEMA:
+        if str(getattr(error.orig, "sqlstate", "")) in NO_SCHEMA | {
+            "42501"
+        }:  # nor has the programs' role a right to it
             return _local(settings.store, "schema_missing")
         raise
     finally:
         engine.dispose()
 
 
-def _local(store: Path, why: str) -> Local:
+def _local(store: Path, why: str, **values: str) -> Local:
     from gateway import heartbeat
     from gateway.spool import find
     from record.alarms import alarm, of_places
@@ -126,7 +180,7 @@ def _local(store: Path, why: str) -> Local:
     if store.is_dir():
         disks.append(Place("store", host, heartbeat.free_bytes(store)))
     shown = tuple({(disk.place, disk.free_bytes): disk for disk in disks}.values())
-    return Local((alarm(why), *of_places(spools, shown)), tuple(parts), tuple(spools), shown)
+    return Local((alarm(why, **values), *of_places(spools, shown)), tuple(parts), tuple(spools), shown)
 
 
 def _print(found: Status) -> None:
@@ -147,7 +201,7 @@ def _print(found: Status) -> None:
     needs = sum(one.severity != "notice" for one in found.alarms)
     click.echo()
     if needs:
-        click.secho(f"{needs} thing(s) need a person; see the top.", fg="red")
+        click.secho(f"{counted(needs, 'thing needs', 'things need')} a person; see the top.", fg="red")
     else:
         click.secho("All is well.", fg="green")
 
@@ -179,7 +233,7 @@ def _print_parts(parts: tuple[PartShown, ...], missing: tuple[str, ...]) -> None
         host = printable(part.host)[:width]
         click.echo(f"  {part.kind:<9}{state}{host:<{width}}  {_wrapped(', '.join(_told(part)), ' ' * (21 + width))}")
     for kind in missing:
-        click.echo(f"  {kind:<9}" + click.style(f"{'missing':<8}", fg=_COLOURS["missing"]))
+        click.echo(f"  {kind:<9}" + click.style("missing", fg=_COLOURS["missing"]))
     if not parts and not missing:
         click.echo("  nothing is heard of")
 
@@ -198,7 +252,7 @@ def _told(part: PartShown) -> Iterator[str]:
     if part.port is not None:
         yield f"port {part.port}"
     if part.associations is not None:
-        yield f"{part.associations} association(s) open"
+        yield f"{counted(part.associations, 'association')} open"
     if part.failing:
         yield f"failing: {part.failing.replace('_', ' ')}"
     if part.version:
@@ -238,7 +292,8 @@ def _print_places(spools: tuple[SpoolShown, ...], disks: tuple[Place, ...]) -> N
     for spool in spools:
         waits = f", {size(spool.bytes)}, the oldest for {age(spool.oldest_s)}" if spool.files else ""
         aside = f"; {spool.quarantine_files} in quarantine" if spool.quarantine_files else ""
-        line = f"spool {spool.spool} on {printable(spool.host)}: {spool.files} file(s) wait{waits}{aside}"
+        files = counted(spool.files, "file waits", "files wait")
+        line = f"spool {spool.spool} on {printable(spool.host)}: {files}{waits}{aside}"
         click.echo("  " + _wrapped(line, "    "))
     for disk in disks:
         click.echo(f"  disk of the {disk.place} on {printable(disk.host)}: {size(disk.free_bytes)} free")
@@ -268,9 +323,9 @@ def _print_record(found: Status) -> None:
     deliveries = ", ".join(f"{count} {state}" for state, count in found.deliveries.items()) or "none waits"
     for line in (
         f"database {size(found.database_bytes)}; Redis {redis}" + (f" ({wakeups})" if wakeups else ""),
-        f"seals up to {found.seal_position}, {found.unsealed} event(s) not sealed yet",
-        f"{found.conflicts} conflict(s) to decide, {found.outdated} outdated report(s)",
-        f"{found.lease_losses} lease(s) lost within an hour",
+        f"seals up to {found.seal_position}, {counted(found.unsealed, 'event')} not sealed yet",
+        f"{counted(found.conflicts, 'conflict')} to decide, {counted(found.outdated, 'outdated report')}",
+        f"{counted(found.lease_losses, 'lease')} lost within an hour",
         f"deliveries: {deliveries}; stored files to remove {found.deletions}",
     ):
         click.echo("  " + _wrapped(line, "  "))

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -25,6 +25,9 @@ from record.settings import valid_ae_title
 if TYPE_CHECKING:
     from gateway.dicom.outgoing import Found, Told
     from gateway.dicom.send import Destination
+
+
+_CHUNK = 1 << 16
 
 
 class _Address(click.ParamType[tuple[str, int]]):
@@ -64,6 +67,17 @@ _calling = click.option(
 _data_dir = click.option(
     "--data-dir", type=click.Path(path_type=Path), help="Send to the run in this folder (default: that of `up`)."
 )
+
+
+class _List(click.File):
+    """A file, or standard input, which may be closed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The open file."""
+        try:
+            return super().convert(value, param, ctx)
+        except RuntimeError:
+            self.fail("standard input is closed.", param, ctx)
 
 
 @click.command(
@@ -106,9 +120,9 @@ def echo(
 @click.option(
     "--list",
     "listed",
-    type=click.File("rb"),
+    type=_List("rb"),
     metavar="FILE",
-    help="Send what FILE names too, one a line; - reads them.",
+    help="Send what FILE names too, one a line, or one between two NULs as `find -print0` writes them; - reads them.",
 )
 @click.option("--to", type=_Address(), metavar="HOST:PORT", help="Whom to send to (default: the run on this machine).")
 @_aet
@@ -177,7 +191,7 @@ def send(
             if kept:
                 kept.note(told)
             account.tell(told)
-    sys.exit(account.close())
+    sys.exit(account.close(kept))
 
 
 def _destination(
@@ -206,9 +220,26 @@ def _destination(
 
 def _chained(paths: Iterable[Path], listed: BinaryIO) -> Iterator[Path]:
     yield from paths
-    for line in listed:
-        if name := line.rstrip(b"\r\n"):
-            yield Path(os.fsdecode(name))
+    for name in _names(listed):
+        yield Path(os.fsdecode(name))
+
+
+def _names(listed: BinaryIO) -> Iterator[bytes]:
+    """The names of a list as they come: one a line, or, where its beginning holds a NUL, one between two (`find -print0`)."""
+    read = getattr(listed, "read1", listed.read)  # what is there: a list may be written while it is read
+    held = more = read(_CHUNK)
+    while more and not set(held) & set(b"\n\0"):
+        held += (more := read(_CHUNK))
+    end = b"\0" if b"\0" in held else b"\n"
+    while more:
+        *names, held = held.split(end)
+        yield from filter(None, (_trimmed(name, end) for name in names))
+        held += (more := read(_CHUNK))
+    yield from filter(None, (_trimmed(name, end) for name in held.split(end)))
+
+
+def _trimmed(name: bytes, end: bytes) -> bytes:
+    return name.rstrip(b"\r") if end == b"\n" else name
 
 
 def _looked_at(found: Iterable[Found | Told]) -> Generator[Told]:

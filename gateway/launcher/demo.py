@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.launcher.demo_client import DemoClient, StudyLine
-from gateway.launcher.folder import DataFolder, environment_of, write_private
+from gateway.launcher.folder import DataFolder, environment_of, holds_run, write_private
 from gateway.launcher.processes import StopRequest, end, spawn, wait_until
 from record.errors import Conflict, Misconfigured
 from record.states import Role
@@ -115,6 +115,7 @@ def run(data_dir: Path | None, *, once: bool, say: Callable[[str], None]) -> Non
 def _folder(data_dir: Path | None) -> Iterator[Path]:
     """The folder to keep, or a temporary one that goes with the demo."""
     if data_dir is not None:
+        _claim(DataFolder(data_dir))
         yield data_dir
         return
     folder = Path(tempfile.mkdtemp(prefix="countersign-demo-"))
@@ -124,6 +125,21 @@ def _folder(data_dir: Path | None) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _claim(folder: DataFolder) -> None:
+    """Mark a new folder as the demo's; a run that it did not make is refused, for it may be a real one."""
+    state = folder.read_state()
+    if state.demo:
+        return
+    if holds_run(folder.root):
+        raise Misconfigured(
+            f"{folder.root} holds a run that the demo did not make: it would add a physician, made-up patients and a "
+            "signed report to it. Choose a new --data-dir, or leave it out; nothing was changed."
+        )
+    folder.prepare()
+    state.demo = True
+    folder.write_state(state)
 
 
 @contextlib.contextmanager
@@ -161,6 +177,7 @@ def _up(folder: Path, step: Callable[[str], None], stop: StopRequest) -> Iterato
 def _account(folder: Path) -> tuple[str, str]:
     """The demo physician's login and password; made once for a folder."""
     from record import accounts
+    from record.access import commander
     from record.db import connect, transaction
 
     kept = DataFolder(folder).run / "demo.json"
@@ -179,6 +196,7 @@ def _account(folder: Path) -> tuple[str, str]:
                     printed_name=PRINTED_NAME,
                     role=Role.ATTENDING,
                     password=password,
+                    by=commander(None, Role.ADMIN),
                 )
                 write_private(kept, json.dumps({"login": login, "password": password}))
                 return login, password

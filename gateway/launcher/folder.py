@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from record.durable import sync_folder
 from record.errors import Misconfigured
 
 
@@ -30,6 +31,8 @@ class State:
     owner_database_url: str = ""
     embedded: bool = True
     ready: bool = False
+    demo: bool = False
+    """Whether `countersign demo` made this folder: only there does it add its physician and its phantoms."""
     unfinished: str = ""
     """The command that was interrupted while it filled this folder, and that has to be repeated; else empty."""
 
@@ -152,6 +155,16 @@ def environment_of(root: Path, *, owner: bool = False) -> dict[str, str]:
     return state.environment | owner_url
 
 
+def stopped_environment_of(root: Path) -> dict[str, str] | None:
+    """Where a run that is stopped keeps what it keeps; None where it runs, or was never whole."""
+    folder = DataFolder(root)
+    if not holds_run(root):
+        return None
+    state = folder.read_state()
+    is_stopped = state.embedded and state.environment and not state.unfinished and not folder.is_running()
+    return state.environment if is_stopped else None
+
+
 def holds_run(root: Path) -> bool:
     """Whether `countersign up` has ever kept a run in this folder."""
     return os.path.isfile(DataFolder(root).run / "state.json")
@@ -173,8 +186,4 @@ def write_private(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(descriptor)
     os.replace(unfinished, path)
-    parent = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(parent)
-    finally:
-        os.close(parent)
+    sync_folder(path.parent)

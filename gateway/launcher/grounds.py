@@ -21,6 +21,7 @@ from pathlib import Path
 from gateway.launcher.binaries import ServerProgram
 from gateway.launcher.processes import Account
 from record.errors import Misconfigured
+from record.settings import EmbeddedSettings, load
 
 SYSTEM_STATE = Path("/var/lib/countersign")
 
@@ -93,7 +94,7 @@ def can_reach(account: Account, folder: Path) -> bool:
 
 
 def _unprivileged_account() -> Account:
-    for name in (os.environ.get("EMBEDDED_OS_USER"), "postgres", "nobody"):
+    for name in (load(EmbeddedSettings).os_user, "postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name) if name else None
         except KeyError:

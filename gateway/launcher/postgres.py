@@ -221,16 +221,31 @@ class Postgres:
 
 def current_cluster(home: Path) -> Path:
     """The cluster that counts: that of the newest major version, which bears its number once there was an upgrade."""
-    numbered = [path for path in home.glob("cluster-*") if path.name.removeprefix("cluster-").isdigit()]
+    numbered = [path for path in home.glob("cluster-*") if re.fullmatch(r"cluster-[0-9]+", path.name)]
     return max(numbered, key=lambda path: int(path.name.removeprefix("cluster-")), default=home / "cluster")
 
 
 def major_of(cluster: Path) -> int | None:
-    """Which major version made a cluster; None where there is none."""
+    """Which major version made a cluster; None where there is none.
+
+    Raises
+    ------
+    Misconfigured
+        Its PG_VERSION says none, or cannot be read: the cluster is damaged.
+    """
+    file = cluster / "PG_VERSION"
     try:
-        return int((cluster / "PG_VERSION").read_text())
+        told = file.read_bytes().strip()
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be read: {error.strerror}. Nothing was changed.") from None
+    if not (told.isdigit() and len(told) < 4):
+        raise Misconfigured(
+            f"{file} names no major version of PostgreSQL, so this database is damaged. Nothing was changed. Put a backup "
+            "back into a new folder: countersign restore --from BACKUP --data-dir NEW_FOLDER"
+        )
+    return int(told)
 
 
 def other_major(grounds: Grounds, cluster: Path, made_by: int, here: int) -> str:

@@ -158,11 +158,6 @@ def command_line(pid: int) -> str:
         return ""
 
 
-def can_bind(port: int, host: str = "127.0.0.1") -> bool:
-    """Whether a server could listen there now."""
-    return _bind(port, host) is not None
-
-
 def free_port(preferred: int | None = None) -> int:
     """The preferred loopback port if it is free, else one the system picks."""
     port = (_bind(preferred, "127.0.0.1") if preferred else None) or _bind(0, "127.0.0.1")

@@ -5,6 +5,7 @@ Knows the order: folder, servers, migration, parts, readiness; and the same back
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import signal
@@ -15,13 +16,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from gateway.launcher.folder import DataFolder, State
-from gateway.launcher.processes import StopRequest, can_bind, command_line, free_port, kill_group, spawn, tail
+from gateway.launcher.processes import StopRequest, command_line, free_port, kill_group, spawn, tail
 from gateway.launcher.readiness import dicom_answers, http_answers, http_url, reachable
 from gateway.launcher.servers import Servers
 from gateway.launcher.supervisor import IN_SECONDS, MOST_DEATHS, Part, Supervisor
+from gateway.ports import bind_fault, why_not
+from record.db import parse_url
 from record.errors import Misconfigured
-from record.settings import FILE, secret, valid_ae_title, valid_engine_url, valid_model
+from record.settings import FILE, secret, valid_ae_title, valid_engine_url, valid_model, valid_redis_url
 
 READY_LIMIT_S = 120.0
 COMMAND = (sys.executable, "-P", "-m")  # -P: the caller's folder must not lend us its modules
@@ -60,6 +65,9 @@ def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, st
     """
     options = _checked(options)
     folder = DataFolder(options.data_dir)
+    if not folder.run.is_dir():  # no former run has our ports: what is refused is told before anything is made
+        _choose_ports(options, State())
+        _has_own_servers()
     folder.prepare()
     with folder.locked():
         stop = StopRequest()
@@ -242,16 +250,18 @@ def _migrate(state: State, stop: StopRequest) -> None:
 
 
 def _choose_ports(options: Options, state: State) -> dict[str, int]:
-    """The two doors' ports; a taken one is told before anything is started."""
+    """The two doors' ports; one that cannot be had is told before anything is started."""
     for name, host, wanted in (
         ("dicom", options.dicom_host, options.dicom_port),
         ("http", options.http_host, options.http_port),
     ):
-        if wanted and not can_bind(wanted, host):
-            raise Misconfigured(
-                f"Port {wanted} on {host} is taken by another program (or is not ours to use). Choose another with "
-                f"--{name}-port; 0 takes the last port of this folder, or a free one."
-            )
+        if fault := bind_fault(host, wanted):
+            remedy = f"Choose another with --{name}-port; 0 takes the last port of this folder, or a free one."
+            if fault.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                remedy = (
+                    f"Say --{name}-host with one of its own; 127.0.0.1 is this machine alone, 0.0.0.0 every address."
+                )
+            raise Misconfigured(f"{why_not(fault, host, wanted)} {remedy}")
         state.ports[name] = wanted or free_port(state.ports.get(name))
     return {name: state.ports[name] for name in ("dicom", "http")}
 
@@ -269,9 +279,14 @@ def _checked(options: Options) -> Options:
     """The options as the parts will read them; what they would refuse is told before anything is made or started."""
     _refuse_open_peers_beyond_loopback(options)
     engine_url = os.environ.get("COUNTERSIGN_ENGINE_URL")
+    if database_url := secret("DATABASE_URL"):
+        parse_url(database_url)
     named = "--aet (COUNTERSIGN_AE_TITLE)"
     try:
         options = replace(options, ae_title=valid_ae_title(options.ae_title))
+        if redis_url := secret("REDIS_URL"):
+            named = "REDIS_URL"
+            valid_redis_url(SecretStr(redis_url))
         if engine_url:
             named = "COUNTERSIGN_ENGINE_URL"
             valid_engine_url(engine_url)

@@ -21,9 +21,10 @@ from gateway.launcher.folder import DataFolder
 from gateway.launcher.grounds import settle
 from gateway.launcher.postgres import DATABASE, OWNER, PROGRAM, Postgres, current_cluster, major_of, other_major
 from gateway.launcher.processes import StopRequest
-from gateway.spool import sync_folder
 from record import dump
+from record.alarms import size
 from record.db import connect
+from record.durable import sync_folder
 from record.errors import Misconfigured, StoreFull
 
 MARGIN_BYTES = 256 * 1024 * 1024
@@ -131,10 +132,10 @@ def _clear(home: Path, server_on: Callable[[Path], Postgres]) -> None:
 
 
 def _require_room(old: Path, home: Path) -> None:
-    size = sum(path.stat().st_size for path in old.rglob("*") if path.is_file())
-    needed, free = 2 * size + MARGIN_BYTES, shutil.disk_usage(home).free
+    held = sum(path.stat().st_size for path in old.rglob("*") if path.is_file())
+    needed, free = 2 * held + MARGIN_BYTES, shutil.disk_usage(home).free
     if free < needed:
         raise StoreFull(
-            f"{home} has {free / 1e6:,.0f} MB free; beside the old cluster the upgrade needs {needed / 1e6:,.0f} MB. Make "
-            "room; nothing was changed."
+            f"{home} has {size(free)} free; beside the old cluster the upgrade needs {size(needed)}. Make room; nothing was "
+            "changed."
         )

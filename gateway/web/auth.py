@@ -9,32 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 from urllib.parse import urlsplit
 
 from fastapi import Form, Request, Response
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
-from starlette.exceptions import HTTPException
 
 from gateway.web.context import Web, web_of
+from gateway.web.proving import Room, plain_address
 from gateway.web.queries import require_known
-from record import accounts
+from record import accounts, sessions
 from record.access import Action, Principal, may, require
+from record.accounts import Refusal
 from record.db import transaction
 from record.errors import NotAuthenticated, NotPermitted
 from record.models import UserSession
+from record.sessions import Reauthentication
 from record.settings import ApiSettings
 
 COOKIE = "countersign_session"
 CSRF_HEADER = "x-csrf-token"
 BACKGROUND_HEADER = "x-countersign-background"
 """A page that looks for news by itself says so: that is no sign of a person, and keeps no session alive."""
+BACKGROUND_PARAMETER = "refresh"
+"""The same of a page that looks without a script: a refresh sends no header of ours, so its address says so."""
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-_hashing = threading.BoundedSemaphore(2)  # argon2 takes 64 MiB a password: a flood of them must not take the machine
+FORGET = {"Clear-Site-Data": '"cache"'}
+"""Pictures and frames lie in the browser, asked for anew each time (`no-cache`); with the session they go."""
 T = TypeVar("T")
 
 
@@ -100,16 +105,22 @@ class Act(Rule):
 
 
 class TextKept(Exception):
-    """A text came with a session that is over: the error, and the words to be kept on the answer's page."""
+    """A text came, and it cannot be said from whom: the error, and the words to be kept on the answer's page.
 
-    def __init__(self, error: NotAuthenticated | NotPermitted, text: str, seen: int) -> None:
-        super().__init__(error.message)
-        self.error, self.text, self.seen = error, text, seen
+    The session is over, or the database that knows it does not answer: then `csrf`, as it came and not compared with
+    anything, is what the same form needs to be sent again.
+    """
+
+    def __init__(
+        self, error: NotAuthenticated | NotPermitted | SQLAlchemyError, text: str, seen: int, csrf: str = ""
+    ) -> None:
+        super().__init__(str(error))
+        self.error, self.text, self.seen, self.csrf = error, text, seen, csrf
 
 
 @dataclass(frozen=True, slots=True)
 class ActWithText(Rule):
-    """The editor's form: as `Act`, but the text survives when the session is over."""
+    """The editor's form: as `Act`, but the text survives when the session is over or the database away."""
 
     action: Action
 
@@ -125,6 +136,8 @@ class ActWithText(Rule):
             return _permitted(_by_cookie(request, csrf), self.action)
         except (NotAuthenticated, NotPermitted) as error:
             raise TextKept(error, text, seen) from None
+        except SQLAlchemyError as error:
+            raise TextKept(error, text, seen, csrf) from error
 
 
 def public() -> Public:
@@ -137,46 +150,65 @@ def allow(action: Action | None) -> Allow:
     return Allow(action)
 
 
-def proved(web: Web, check: Callable[[Session], T]) -> T:
-    """Run a password check in a transaction of its own: a wrong password is counted although the door refuses.
+def sign_in(request: Request, login: str, password: str) -> tuple[Visitor, str]:
+    """A session for a login and password; returns the visitor and the cookie's value.
+
+    The session whose cookie comes along ends: a browser has one at a time.
 
     Raises
     ------
     NotAuthenticated
-        As the check says.
+        Unknown login, wrong password, disabled or locked; the failure is counted and on record.
+    TooManyTries
+        Wrong passwords came too often from this address.
+    Busy
+        Others wait already.
     """
-    if not _hashing.acquire(timeout=5):
-        raise HTTPException(503)
-    try:
-        refused: NotAuthenticated | None = None
-        with transaction(web.engine) as session:
-            try:
-                found = check(session)
-            except NotAuthenticated as error:
-                refused = error
-        if refused is not None:
-            raise refused
-        return found
-    finally:
-        _hashing.release()
-
-
-def sign_in(web: Web, login: str, password: str) -> tuple[Visitor, str]:
-    """A session for a login and password; returns the visitor and the cookie's value."""
+    web, address = web_of(request), client_address(request)
+    web.proving.tries.require(address)
 
     def check(session: Session) -> tuple[Visitor, str]:
-        user = accounts.check_password(session, login, password)
-        opened, secret = accounts.open_session(session, user, lasts_s=web.settings.session_s)
+        try:
+            user = accounts.check_password(session, login, password)
+        except NotAuthenticated as error:
+            _note(web, session, error, plain_address(address))
+            raise
+        sessions.end_session(session, request.cookies.get(COOKIE, ""))
+        opened, secret = sessions.open_session(session, user, lasts_s=web.settings.session_s)
         return Visitor(accounts.user_principal(user), _csrf(opened), opened.id), secret
 
-    return proved(web, check)
+    try:
+        return _proved(web, web.proving.strangers, check)
+    except NotAuthenticated:
+        web.proving.tries.failed(address)
+        raise
+
+
+def prove_again(web: Web, by: Visitor, password: str, *, address: str) -> Reauthentication:
+    """The proof that a signature needs: the password, given in the session that is open.
+
+    Raises
+    ------
+    NotAuthenticated
+        Its fact `reason_code` says whether the password is wrong or the session over.
+    Busy
+        Others wait already.
+    """
+    return _proved(
+        web,
+        web.proving.signers,
+        lambda session: sessions.reauthenticate(
+            session, by.principal, password, session_id=by.session_id, client_address=address
+        ),
+    )
 
 
 def sign_out(request: Request, response: Response) -> None:
-    """End the session and forget the cookie."""
+    """End the session, forget the cookie, and have the browser forget what it keeps of ours."""
     with transaction(web_of(request).engine) as session:
-        accounts.end_session(session, request.cookies.get(COOKIE, ""))
+        sessions.end_session(session, request.cookies.get(COOKIE, ""))
     response.delete_cookie(COOKIE, path="/")
+    response.headers.update(FORGET)
 
 
 def set_cookie(response: Response, request: Request, secret: str, settings: ApiSettings) -> None:
@@ -218,6 +250,27 @@ def client_address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
+def _proved(web: Web, room: Room, check: Callable[[Session], T]) -> T:
+    """Run a password check in a transaction of its own: a wrong password is counted although the door refuses."""
+    with room.entered(), transaction(web.engine) as session:
+        try:
+            return check(session)
+        except NotAuthenticated as error:
+            refused = error
+    raise refused
+
+
+def _note(web: Web, session: Session, error: NotAuthenticated, address: str) -> None:
+    """Put a refused sign-in on record. A lock bounds how often a password is wrong; of all others there is one a minute."""
+    facts: dict[str, Any] = {**error.facts, "client_address": address}
+    if error.facts["refusal"] == Refusal.WRONG_PASSWORD:
+        told = [{**facts, "count": 1}]
+    else:
+        told = web.proving.notes.due(error.facts.get("user_id") or address, facts)
+    for each in told:
+        accounts.note_refused(session, **each)
+
+
 def _permitted(visitor: Visitor, action: Action | None) -> Visitor:
     if action is not None:
         require(visitor.principal, action)
@@ -248,16 +301,21 @@ def _by_cookie(request: Request, csrf: str | None) -> Visitor:
         raise NotAuthenticated(message)
     web = web_of(request)
     with transaction(web.engine) as session:
-        principal, opened = accounts.session_principal(
-            session, secret, idle_s=web.settings.session_idle_s, touch=BACKGROUND_HEADER not in request.headers
+        principal, opened = sessions.session_principal(
+            session, secret, idle_s=web.settings.session_idle_s, touch=not _is_background(request)
         )
     expected = _csrf(opened)
+    request.state.visitor = Visitor(principal, expected, opened.id)  # for the page of an error
     if request.method not in _SAFE:
         require_own_origin(request)
         if not hmac.compare_digest((csrf or "").encode(), expected.encode()):
             message = "The form or request does not carry this session's CSRF token. Load the page again."
             raise NotPermitted(message)
     return Visitor(principal, expected, opened.id)
+
+
+def _is_background(request: Request) -> bool:
+    return BACKGROUND_HEADER in request.headers or BACKGROUND_PARAMETER in request.query_params
 
 
 def _csrf(opened: UserSession) -> str:

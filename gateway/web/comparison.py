@@ -1,18 +1,21 @@
 """What a physician made of the machine's words: kept, changed, removed, added, sentence by sentence.
 
-Knows two bodies as the API shows them and how their sentences belong together (`source`). Does not know pages.
+Knows two bodies as the API shows them and which of their sentences belong together. Does not know pages. The draft is the
+one that the report was opened from: what came from another one bears a `draft`, since ids repeat between drafts.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-LEAST_ALIKE = 0.35
-"""What part of two sentences' words must be shared for one to be a rewording of the other."""
+from record.body import Origin
+from record.likeness import ALIKE, Index, likeness, pieces, same, wording
+
+_MOST_COMPARED = 250_000
+"""Two long texts are shown whole, not word by word: that would take as long as the product of their pieces."""
 _Sentence = Mapping[str, Any]
 _Piece = tuple[str, bool]
 """A piece of text, and whether it is in this version only."""
@@ -36,41 +39,72 @@ def compare(machine: Mapping[str, Any], report: Mapping[str, Any]) -> list[Compa
     machine, report
         Bodies as `Body.as_dict` gives them.
     """
-    said = dict(_sentences(machine))
+    said, stands = list(_sentences(machine)), list(_sentences(report))
+    origins = _origins([sentence for _, sentence in said], [sentence for _, sentence in stands])
     found: list[Compared] = []
-    used: set[tuple[str, str]] = set()
-    for (section, _), sentence in _sentences(report):
-        origin = next((key for key in said if key[1] == (sentence["source"] or sentence["id"])), None)
-        former = said[origin]["text"] if origin else ""
-        if origin is None or origin in used or not _is_alike(former, sentence["text"]):
+    for (section, sentence), origin in zip(stands, origins, strict=True):
+        former = None if origin is None else said[origin][1]["text"]
+        if former is None:
             found.append(Compared(section, "added", (), [(sentence["text"], True)]))
-            continue
-        used.add(origin)
-        if former != sentence["text"]:
-            before, after = _pieces(former, sentence["text"])
-            found.append(Compared(section, "changed", before, after))
-    removed = [key for key in said if key not in used]
-    return found + [Compared(section, "removed", [(said[section, key]["text"], True)], ()) for section, key in removed]
+        elif former != sentence["text"]:
+            found.append(Compared(section, "changed", *_pieces(former, sentence["text"])))
+    removed = [one for at, one in enumerate(said) if at not in origins]
+    return found + [Compared(section, "removed", [(sentence["text"], True)], ()) for section, sentence in removed]
 
 
-def _sentences(body: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], _Sentence]]:
+def _sentences(body: Mapping[str, Any]) -> Iterator[tuple[str, _Sentence]]:
     for section in body["sections"]:
         for sentence in section["sentences"]:
-            yield (section["code"], sentence["id"]), sentence
+            yield section["code"], sentence
 
 
-def _is_alike(before: str, after: str) -> bool:
-    """Whether one sentence is the other one, reworded; else somebody wrote another in its place."""
-    return difflib.SequenceMatcher(None, _words(before), _words(after), autojunk=False).ratio() >= LEAST_ALIKE
+def _origins(said: Sequence[_Sentence], stands: Sequence[_Sentence]) -> list[int | None]:
+    """Of each sentence of the report the place of the machine's that it was: by its words, its source, its likeness."""
+    found: list[int | None] = [None] * len(stands)
+    left = set(range(len(said)))
+    for look in (_by_words(said), _by_source(said), _by_likeness(said)):
+        for at, sentence in enumerate(stands):
+            origin = next((each for each in look(sentence) if each in left), None) if found[at] is None else None
+            if origin is not None:
+                found[at] = origin
+                left.remove(origin)
+    return found
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"[\u2e80-\u9fff]|[^\W\u2e80-\u9fff]+", text.lower())
+def _by_words(said: Sequence[_Sentence]) -> Callable[[_Sentence], Sequence[int]]:
+    having: dict[str, list[int]] = {}
+    for at, one in enumerate(said):
+        having.setdefault(same(one["text"]), []).append(at)
+    return lambda sentence: having.get(same(sentence["text"]), ())
+
+
+def _by_source(said: Sequence[_Sentence]) -> Callable[[_Sentence], Sequence[int]]:
+    places = {one["id"]: at for at, one in enumerate(said)}
+
+    def look(sentence: _Sentence) -> Sequence[int]:
+        at = None if _is_of_another(sentence) else places.get(sentence["source"] or sentence["id"])
+        if at is None or likeness(wording(said[at]["text"]), wording(sentence["text"])) < ALIKE:
+            return ()
+        return (at,)
+
+    return look
+
+
+def _by_likeness(said: Sequence[_Sentence]) -> Callable[[_Sentence], Sequence[int]]:
+    """What was made out of another draft's sentence may still be one of these, reworded."""
+    index = Index([one["text"] for one in said])
+    return lambda sentence: [at for _, at in index.closest(sentence["text"])] if sentence.get("draft") else []
+
+
+def _is_of_another(sentence: _Sentence) -> bool:
+    return sentence["origin"] == Origin.HUMAN or bool(sentence.get("draft"))
 
 
 def _pieces(before: str, after: str) -> tuple[list[_Piece], list[_Piece]]:
     """Two texts in pieces: words that both have, and words that only one has. CJK characters count as words."""
-    one, two = (re.findall(r"[\u2e80-\u9fff]|[^\W\u2e80-\u9fff]+|\s+|.", text) for text in (before, after))
+    one, two = pieces(before), pieces(after)
+    if len(one) * len(two) > _MOST_COMPARED:
+        return [(before, True)], [(after, True)]
     left: list[_Piece] = []
     right: list[_Piece] = []
     for kind, a, b, c, d in difflib.SequenceMatcher(None, one, two, autojunk=False).get_opcodes():

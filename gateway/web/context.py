@@ -1,4 +1,4 @@
-"""What every route of one process shares: settings, database engine, store, bell, decoders, remembered tokens.
+"""What every route of one process shares: settings, database engine, store, bell, decoders, remembered tokens, passwords.
 
 Knows how it is made. Does not know routes.
 """
@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 
 from gateway.web.decoders import Decoders
 from gateway.web.meter import Meter
+from gateway.web.proving import Proving
 from record.access import Principal
 from record.queue import Bell
 from record.settings import ApiSettings
@@ -59,6 +60,7 @@ class Web:
     decoders: Decoders
     tokens: TokenCache = field(default_factory=TokenCache)
     meter: Meter = field(default_factory=Meter)
+    proving: Proving = field(default_factory=Proving)
 
 
 def web_of(request: Request) -> Web:

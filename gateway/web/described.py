@@ -16,7 +16,7 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from gateway.web.auth import COOKIE, CSRF_HEADER, Allow, Rule
-from gateway.web.examples import EXAMPLES, PARAMETERS
+from gateway.web.examples import EXAMPLES, OTHERS, PARAMETERS
 from gateway.web.queries import dependants_of
 from gateway.web.schemas import Problem
 from record.access import PERMITTED, SCOPES
@@ -76,7 +76,15 @@ def operations(described: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every operation of a document with its method, its path and a line for a terminal."""
     for path, methods in described["paths"].items():
         for method, operation in methods.items():
-            yield {"method": method.upper(), "path": path, **operation, "curl": _curl(method.upper(), path, operation)}
+            bodies = examples_of(operation.get("requestBody", {}).get("content", {}).get("application/json", {}))
+            lines = [_curl(method.upper(), path, operation, body) for body in bodies or [None]]
+            yield {"method": method.upper(), "path": path, **operation, "curl": "\n".join(lines)}
+
+
+def examples_of(content: Mapping[str, Any]) -> list[Any]:
+    """The examples of a body, one or several (OpenAPI 3.1, Media Type Object)."""
+    several = [each["value"] for each in content.get("examples", {}).values()]
+    return several or [content["example"]] if several or "example" in content else []
 
 
 def _complete(operation: dict[str, Any], method: str, rule: Rule | None) -> None:
@@ -93,18 +101,19 @@ def _complete(operation: dict[str, Any], method: str, rule: Rule | None) -> None
     for told in (operation.get("requestBody", {}), *operation["responses"].values()):
         content = told.get("content", {}).get("application/json", {})
         name = content.get("schema", {}).get("$ref", "").rpartition("/")[2]
-        if name in EXAMPLES:
+        if name in OTHERS:
+            content["examples"] = {"one": {"value": EXAMPLES[name]}, "other": {"value": OTHERS[name]}}
+        elif name in EXAMPLES:
             content.setdefault("example", EXAMPLES[name])
 
 
-def _curl(method: str, path: str, operation: Mapping[str, Any]) -> str:
+def _curl(method: str, path: str, operation: Mapping[str, Any], body: Any) -> str:
     words = ["curl"] if method == "GET" else ["curl -I"] if method == "HEAD" else [f"curl -X {method}"]
     if operation["security"]:
         people = method not in _SAFE and set(operation["x-roles"]) <= _PEOPLE_ONLY
         words.append(f'-b cookies.txt -H "{CSRF_HEADER}: $CSRF"' if people else '-H "Authorization: Bearer $TOKEN"')
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    if "example" in content:
-        words.append("-H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(content["example"])))
+    if body is not None:
+        words.append("-H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body)))
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", "…")))

@@ -15,7 +15,7 @@ from gateway.web.context import Door
 from gateway.web.problems import answers
 from gateway.web.schemas import EventPage, EventShown, Limit
 from record import audit, studies
-from record.access import Action, visible
+from record.access import Action, visible_events
 from record.db import transaction
 from record.models import Event, Seal, Study
 
@@ -45,7 +45,7 @@ def events_listed(
     """
     with transaction(web.engine) as session:
         statement = (
-            visible(select(Event, Seal.position, Seal.hash, Study.study_instance_uid), by.principal)
+            visible_events(select(Event, Seal.position, Seal.hash, Study.study_instance_uid), by.principal)
             .join(Seal, Seal.event_id == Event.id)
             .outerjoin(Study, Study.id == Event.study_id)
             .where(Seal.position > cursor)

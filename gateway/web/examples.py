@@ -1,12 +1,15 @@
 """Examples of what the API takes and gives, for `/openapi.json` and `/docs`.
 
-Knows one invented study. A test holds each example against its shape, so that none can be out of date.
+Knows one invented study. A test holds each example against its shape and sends it to its route, so that none can be out
+of date.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from record.body import Body, Origin, Section, SectionCode, Sentence
 
 _UID = "1.2.826.0.1.3680043.8.498.1"
 _REPORT = "01923f5e-7c00-7d3a-8c11-2b1f6a4d9e01"
@@ -15,26 +18,26 @@ _INSTANCE = "01923f5e-7a00-7b20-8b30-21d2e3f4a501"
 _STUDY = "01923f5e-7900-7c30-9c40-31e2f3a4b501"
 _USER = "01923f5e-7800-7d40-8d50-41f2a3b4c501"
 _DRAFT = "01923f5e-7d00-7e50-9e60-51a2b3c4d501"
-_PICTURE, _WORDS = "9f" * 32, "5e" * 32
+_PICTURE = "9f" * 32
 _RECEIVED, _CLOSED, _DRAFTED, _SIGNED = (
     "2026-01-02T09:14:05Z",
     "2026-01-02T09:15:06Z",
     "2026-01-02T09:15:31Z",
     "2026-01-02T09:41:52Z",
 )
-_TEXT = "Findings:\nThe lungs are clear.\nImpression:\nNo acute abnormality.\n"
-_BODY = {
-    "schema": "countersign.body/1",
-    "language": "en",
-    "sections": [
-        {
-            "code": "findings",
-            "sentences": [
-                {"id": "s1", "text": "The lungs are clear.", "origin": "machine", "machine": None, "pictures": [_PICTURE], "flags": []}
-            ],
-        }
-    ],
-}  # fmt: skip
+_SAID = Body(
+    sections=(
+        Section(
+            SectionCode.FINDINGS,
+            (Sentence("findings-m1", "The lungs are clear.", Origin.MACHINE, "findings-m1", (_PICTURE,)),),
+        ),
+        Section(
+            SectionCode.IMPRESSION,
+            (Sentence("impression-m1", "No acute abnormality.", Origin.MACHINE, "impression-m1"),),
+        ),
+    )
+)
+_BODY, _TEXT, _WORDS = _SAID.as_dict(), _SAID.plain(), _SAID.digest()
 PARAMETERS: Mapping[str, str] = {
     "study_instance_uid": _UID,
     "report_id": _REPORT,
@@ -139,7 +142,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
                 "purpose": "primary",
                 "state": "done",
                 "lane": "routine",
-                "protocol": "chest-radiograph",
+                "protocol": "phantom-chest",
                 "protocol_version": "1",
                 "protocol_digest": "3c" * 32,
                 "model": "phantom",
@@ -155,8 +158,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
                         "sha256": _PICTURE,
                         "height": 336,
                         "width": 336,
-                        "caption": "PA",
-                        "reason": "only_frame",
+                        "caption": "CR, view PA",
+                        "reason": "all images of the study",
                         "href": f"/api/v1/pictures/{_PICTURE}",
                     }
                 ],
@@ -170,7 +173,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
                 "reading_id": _READING,
                 "revision": 1,
                 "banner": "AI DRAFT – NOT REVIEWED",
-                "text": "AI DRAFT – NOT REVIEWED\n\n" + _TEXT,
+                "labelled_text": "AI DRAFT – NOT REVIEWED\n\n" + _TEXT,
                 "body": _BODY,
                 "body_sha256": _WORDS,
                 "flags": ["low_confidence"],
@@ -236,3 +239,6 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """By the name of the shape, as `/openapi.json` has it."""
+
+OTHERS: Mapping[str, Mapping[str, Any]] = {"SavedText": {"seen": 1, "body": _BODY}}
+"""A second way to fill the same shape, where there is one."""

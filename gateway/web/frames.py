@@ -112,6 +112,10 @@ class View:
         return {"kind": "sent", "number": SENT.index(preset) + 1}
 
 
+CLIPS = frozenset({"US", "IVUS", "XA", "RF", "ES", "GM", "OP"})
+"""Modalities whose frames follow one another in time: they are looked at from the first."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageShown:
     """One image of a study. `place` of `of` in its series, in reading order; `flags` are codes (`flags_of`)."""
@@ -131,6 +135,11 @@ class ImageShown:
     place: int
     of: int
     of_frames: int
+
+    @property
+    def opening_frame(self) -> int:
+        """The frame it is opened at: a clip begins at its first, of a stack the middle says most."""
+        return 1 if self.modality in CLIPS else self.frames // 2 + 1
 
     @property
     def label(self) -> str:

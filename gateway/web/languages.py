@@ -6,8 +6,9 @@ chosen. Does not know any page. What the record says of a patient (reports, draf
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ NAMES: Mapping[str, str] = {ENGLISH: "English", "es": "Español", "zh": "简体�
 TAGS: Mapping[str, str] = {ENGLISH: "en", "es": "es", "zh": "zh-Hans"}
 """What stands in `<html lang>` (BCP 47)."""
 _FOLDER = Path(__file__).parent / "languages"
+_CODE = re.compile(r"[a-z0-9_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Catalogue:
     texts: Mapping[str, str]
     codes: Mapping[str, str]
     messages: Mapping[str, str]
+    patterns: Sequence[tuple[re.Pattern[str], str]] = ()
+    """The messages with `{placeholders}`, as what their sentences look like when these are filled."""
 
 
 @cache
@@ -45,7 +49,16 @@ def catalogue(language: str) -> Catalogue:
     if language == ENGLISH:
         return Catalogue({}, {}, {})
     said = yaml.safe_load((_FOLDER / f"{language}.yaml").read_text("utf-8"))
-    return Catalogue(said["texts"], said["codes"], said["messages"])
+    patterns = [(_pattern(key), text) for key, text in said["messages"].items() if "{" in key]
+    return Catalogue(said["texts"], said["codes"], said["messages"], patterns)
+
+
+def _pattern(message: str) -> re.Pattern[str]:
+    """What a sentence looks like whose placeholders are filled; two of them never stand side by side."""
+    parts = re.split(r"\{(\w+)\}", message)
+    return re.compile(
+        "".join(f"(?P<{part}>.+?)" if at % 2 else re.escape(part) for at, part in enumerate(parts)), re.DOTALL
+    )
 
 
 def english(text: str) -> str:
@@ -60,13 +73,33 @@ def translate(language: str, text: str, **values: object) -> str:
 
 
 def of_code(language: str, code: str | None) -> str:
-    """A code (a state, reason, flag, role …) as words; one that no catalogue has reads as it is spelt."""
-    return catalogue(language).codes.get(code or "") or (code or "").replace("_", " ")
+    """A code (a state, reason, flag, role …) as words; one that no catalogue has reads as it is spelt.
+
+    What is no code, but a sentence (why a picture was chosen or left out), reads as a message does.
+    """
+    code = code or ""
+    if " " in code and code not in catalogue(language).codes:
+        return of_message(language, code)
+    return catalogue(language).codes.get(code) or (code.replace("_", " ") if _CODE.fullmatch(code) else code)
 
 
 def of_message(language: str, message: str) -> str:
-    """What an error says, where the catalogue has it; those that carry numbers or states stay English."""
-    return catalogue(language).messages.get(message, message)
+    """What an error, or whoever chose a picture, says; what stands in its placeholders reads as a code does.
+
+    A sentence that no catalogue has stays English.
+    """
+    known = catalogue(language)
+    if said := known.messages.get(message) or known.texts.get(message):
+        return said
+    for pattern, said in known.patterns:
+        if found := pattern.fullmatch(message):
+            return said.format(**{name: known.codes.get(value, value) for name, value in found.groupdict().items()})
+    return message
+
+
+def of_caption(language: str, caption: str) -> str:
+    """What the model was told a picture is, part by part."""
+    return ", ".join(of_message(language, part) for part in caption.split(", "))
 
 
 def language_of(request: Request, site_id: uuid.UUID | None = None) -> str:

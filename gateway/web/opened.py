@@ -282,7 +282,7 @@ def _drafts(
                 reading_id=draft.reading_id,
                 revision=numbers.get(by_id[draft.reading_id].revision_id, 0),
                 banner=BANNER_DRAFT,
-                text=labelled(body.plain(), BANNER_DRAFT),
+                labelled_text=labelled(body.plain(), BANNER_DRAFT),
                 body=body.as_dict(),
                 body_sha256=draft.body_sha256,
                 flags=draft.flags,

@@ -15,17 +15,24 @@ from fastapi.responses import RedirectResponse, Response
 from gateway.web import languages
 from gateway.web.auth import Act, Look, Visitor
 from gateway.web.context import Door
-from gateway.web.templating import page
+from gateway.web.templating import appearance_of, page
 from record import alarms, figures, readings, status
 from record.access import Action
 from record.db import transaction
 from record.errors import IllegalMove, NotFound
-from record.states import Lane, ReadingState
+from record.states import Lane, ReadingState, ReasonCode
 from record.status import Status
 
 router = APIRouter(include_in_schema=False)
 MOST_AT_ONCE = 200
 """Readings that one press of a button has read again."""
+INCURABLE = frozenset(
+    {
+        *(ReasonCode.NO_IMAGES, ReasonCode.FETCHED_AS_PRIOR, ReasonCode.NO_PROTOCOL, ReasonCode.NO_USABLE_FRAMES),
+        *(ReasonCode.UNDECODABLE, ReasonCode.BLANK_PICTURE, ReasonCode.UNSUPPORTED),
+    }
+)
+"""Reasons that lie in the images themselves: the same images read again end the same way. One alone can still be tried."""
 _ROWS = 25
 _AGES_S = 30
 _STATES = (ReadingState.QUEUED, ReadingState.PREPARING, ReadingState.PREPARED, ReadingState.DRAFTING)
@@ -45,7 +52,7 @@ def operations_shown(
     """The state of the line, and what to do about it; the page asks again by itself, and is told 304 while nothing moved."""
     with transaction(web.engine) as session:
         found = status.read(session, visitor.principal, bell=web.bell, most=_ROWS)
-    tag = _tag_of(found)
+    tag = _tag_of(found, request, visitor)
     if request.headers.get("if-none-match") == tag:
         return Response(None, 304, {"ETag": tag})
     return page(
@@ -59,17 +66,19 @@ def operations_shown(
         states=_STATES,
         waiting={(one.lane, one.state): one for one in found.queue},
         oldest={lane: max((o.oldest_s or 0 for o in found.queue if o.lane == lane), default=0) for lane in Lane},
+        busy={one.lane for one in found.queue if one.count},
+        incurable=INCURABLE,
         advice=alarms.advice,
-        age=alarms.age,
         size=alarms.size,
         retried=retried,
         most=MOST_AT_ONCE,
     )
 
 
-def _tag_of(found: Status) -> str:
-    """Changes with what is on the page, ages aside; they are told anew twice a minute."""
+def _tag_of(found: Status, request: Request, visitor: Visitor) -> str:
+    """Changes with what is on the page and how this browser shows it, ages aside; they are told anew twice a minute."""
     told = (
+        (languages.language_of(request, visitor.principal.site_id), appearance_of(request), visitor.csrf),
         [(one.code, {k: v for k, v in one.values.items() if k not in {"age", "free"}}) for one in found.alarms],
         [(part.kind, part.owner, part.verdict, part.busy, part.model, part.associations) for part in found.parts],
         [(one.lane, one.state, one.count) for one in found.queue],

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import BeforeValidator
+from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.web import auth, problems
 from gateway.web.auth import Act, Look, Visitor
@@ -25,19 +25,17 @@ from record import conflicts, readings, reports, studies
 from record.access import Action
 from record.conflicts import MAX_REASON
 from record.db import transaction
-from record.errors import CountersignError, NotAuthenticated, NotFound
+from record.errors import Busy, CountersignError, NotAuthenticated, NotFound, TooManyTries
 from record.models import Reading, Study
 
 router = APIRouter(include_in_schema=False)
-PAGE_ROWS = 50
-_Any = BeforeValidator(lambda chosen: chosen or None)
-"""A filter form sends what was left open as an empty string."""
 
 
 @router.get("/sign-in", dependencies=[Depends(auth.public())])
 def sign_in_page(request: Request) -> HTMLResponse:
-    """The page to sign in."""
-    return page("sign_in.html", request=request, problem=None)
+    """The page to sign in. Whoever comes with the cookie of a session that ran out leaves nothing in the browser either."""
+    forget = auth.FORGET if auth.COOKIE in request.cookies else {}
+    return page("sign_in.html", request=request, headers=forget, problem=None, login="")
 
 
 @router.post("/sign-in", dependencies=[Depends(auth.public())])
@@ -50,23 +48,39 @@ def signed_in(
     text: Annotated[str, Form()] = "",
     seen: Annotated[int, Form(ge=0, le=1_000_000)] = 0,
 ) -> Response:
-    """Sign in; a text that came with an expired session is back in the editor afterwards."""
+    """Sign in; a text that came with an expired session is back in the editor afterwards, and on the page whatever fails."""
     auth.require_own_origin(request)
     try:
         if "\x00" in login:
             message = "The login or the password is wrong, or the account is locked."
             raise NotAuthenticated(message)
-        visitor, secret = auth.sign_in(web, login, password)
-    except NotAuthenticated as error:
-        problem = problems.of_error(error)
-        if report_id is not None:
-            return kept_page(request, problem, report_id, text, seen, csrf=None)
-        return page("sign_in.html", request=request, status=401, problem=problem)
-    answer: Response = (
-        keep_after_sign_in(request, web, visitor, report_id, text, seen) if report_id else RedirectResponse("/", 303)
-    )
+        visitor, secret = auth.sign_in(request, login, password)
+    except (NotAuthenticated, TooManyTries, Busy) as error:
+        return _not_signed_in(request, problems.of_error(error), login, report_id, text, seen)
+    except SQLAlchemyError as error:
+        return _not_signed_in(request, problems.of_unexpected(request, error), login, report_id, text, seen)
+    answer: Response = RedirectResponse("/", 303)
+    if report_id is not None:
+        try:
+            answer = keep_after_sign_in(request, web, visitor, report_id, text, seen)
+        except SQLAlchemyError as error:
+            problem = problems.of_unexpected(request, error)
+            answer = kept_page(request, problem, report_id, text, seen, csrf=visitor.csrf)
     auth.set_cookie(answer, request, secret, web.settings)
     return answer
+
+
+def _not_signed_in(
+    request: Request, problem: dict[str, Any], login: str, report_id: uuid.UUID | None, text: str, seen: int
+) -> HTMLResponse:
+    if report_id is not None:
+        return kept_page(request, problem, report_id, text, seen, csrf=None)
+    status = int(problem["status"])
+    wait = {"Retry-After": problems.retry_after(problem)} if status in {429, 503} else {}
+    typed = login.replace("\x00", "")
+    return page(
+        "sign_in.html", request=request, status=status, headers=wait, back="/sign-in", problem=problem, login=typed
+    )
 
 
 @router.post("/sign-out", dependencies=[Depends(Act(None))])

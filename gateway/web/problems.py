@@ -19,6 +19,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
+from gateway.web.languages import english
 from gateway.web.templating import page
 from record import errors
 from record.db import is_away
@@ -29,6 +30,8 @@ STATUS: Mapping[type[errors.CountersignError], int] = {
     errors.NotFound: 404,
     errors.NotPermitted: 403,
     errors.NotAuthenticated: 401,
+    errors.TooManyTries: 429,
+    errors.Busy: 503,
     errors.InvalidRequest: 422,
     errors.InvalidInstance: 422,
     errors.UnsupportedInstance: 415,
@@ -42,7 +45,7 @@ STATUS: Mapping[type[errors.CountersignError], int] = {
 """The web door's table; what stands here neither through itself nor its parents is a 500."""
 
 TITLES: Mapping[str, str] = {
-    "not_found": "There is no such thing",
+    "not_found": "Not found",
     "not_permitted": "Not permitted",
     "not_authenticated": "Not signed in",
     "invalid_request": "The request cannot be used",
@@ -58,10 +61,11 @@ TITLES: Mapping[str, str] = {
     "too_large": "The request is too large",
     "erased": "The words are erased",
     "unavailable": "Not available at the moment",
+    "too_many_tries": "Not available at the moment",
     "internal_error": "Something went wrong on our side",
 }
 
-_FACTS = frozenset({"revision", "state", "former_state", "report_id", "count", "reason_code"})
+_FACTS = frozenset({"revision", "state", "former_state", "report_id", "count", "reason_code", "retry_after_s"})
 """Facts of an error that a client needs to go on; the rest stays inside."""
 _HTTP_CODES = {404: "not_found", 405: "method_not_allowed", 410: "erased", 413: "too_large", 503: "unavailable"}
 STATUS_OF = {kind.code: status for kind, status in STATUS.items()} | {
@@ -70,6 +74,30 @@ STATUS_OF = {kind.code: status for kind, status in STATUS.items()} | {
 """The status of every code of a problem; `invalid_request` is a 400 where a body cannot be read at all."""
 PROBLEM_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 NOT_MODIFIED: dict[str, Any] = {"description": "Not Modified: what was sent with this `ETag` still stands"}
+_FIELDS: Mapping[str, str] = {
+    "center": english("Centre"),
+    "width": english("Width"),
+    "preset": english("Window"),
+    "window": english("Window"),
+    "number": english("Go to picture"),
+    "frame": english("Frame"),
+    "size": english("Picture"),
+    "login": english("Login"),
+    "password": english("Password"),
+    "reason": english("Reason"),
+    "text": english("Text"),
+    "lane": english("Lane"),
+    "state": english("Study"),
+    "reading_state": english("Reading"),
+    "report_state": english("Report"),
+    "modality": english("Modality"),
+    "patient_name": english("Patient name"),
+    "patient_id": english("Patient ID"),
+    "accession_number": english("Accession number"),
+    "study_date_from": english("Study date from"),
+    "study_date_to": english("to"),
+}
+"""What the pages call what they send."""
 _MACHINE_PATHS = ("/api/", "/healthz", "/readyz", "/openapi.json")
 RETRY_AFTER_S = "2"
 
@@ -135,14 +163,29 @@ def answer(request: Request, problem: Mapping[str, Any], headers: Mapping[str, s
     extra = dict(headers or {})
     if status == 401:
         extra["WWW-Authenticate"] = 'Bearer realm="countersign"'
-    if status == 503:
-        extra["Retry-After"] = RETRY_AFTER_S
+    if status in {429, 503}:
+        extra["Retry-After"] = retry_after(problem)
     if not wants_page(request):
         return JSONResponse(dict(problem), status, extra, media_type="application/problem+json")
     if status == 401 and request.method == "GET":
         return RedirectResponse("/sign-in", 303)
     extra.pop("WWW-Authenticate", None)
-    return page("problem.html", request=request, status=status, headers=extra, problem=problem)
+    named = [str(fault["where"]).rpartition(".")[2] for fault in problem.get("errors", ())]
+    return page(
+        "problem.html",
+        request=request,
+        status=status,
+        headers=extra,
+        visitor=getattr(request.state, "visitor", None),
+        back=None if request.method == "GET" else "/",
+        problem=problem,
+        fields=list(dict.fromkeys(_FIELDS.get(name, name) for name in named)),
+    )
+
+
+def retry_after(problem: Mapping[str, Any]) -> str:
+    """Seconds after which a client that was told to wait may come again."""
+    return str(problem.get("retry_after_s", RETRY_AFTER_S))
 
 
 def wants_page(request: Request) -> bool:
@@ -156,7 +199,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(errors.CountersignError, _ours)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(SQLAlchemyError, _database)
+    app.add_exception_handler(SQLAlchemyError, _unexpected)
     app.add_exception_handler(Exception, _unexpected)
 
 
@@ -203,16 +246,17 @@ def _served(request: Request) -> list[str]:
     return sorted({method for route in routes if route.path == routes[0].path for method in route.methods})
 
 
-def _database(request: Request, error: Exception) -> Response:
+def of_unexpected(request: Request, error: Exception) -> dict[str, Any]:
+    """The problem that an error of the database, or one of nobody's, is; it is logged."""
     if is_database_away(error):
         _logger.warning("database_away", route=route_of(request.scope), error_type=type(error).__name__)
-        return answer(request, of_away())
-    return _unexpected(request, error)
+        return of_away()
+    _logger.error("request_failed", route=route_of(request.scope), exc_info=error)
+    return describe(500, "internal_error", "It was logged; try again later.")
 
 
 def _unexpected(request: Request, error: Exception) -> Response:
-    _logger.error("request_failed", route=route_of(request.scope), exc_info=error)
-    return answer(request, describe(500, "internal_error", "It was logged; try again later."))
+    return answer(request, of_unexpected(request, error))
 
 
 def route_of(scope: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ Knows forms and addresses. Does not know any rule of a report's life: the verbs 
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -23,9 +23,10 @@ from gateway.web.study_page import Kept, page_of_report, signing_page, study_of
 from gateway.web.templating import page
 from record import reports
 from record.access import Action
+from record.accounts import Refusal
 from record.db import transaction
-from record.errors import CountersignError, InvalidRequest, NotAuthenticated, NotFound
-from record.states import Guard
+from record.errors import CountersignError, IllegalMove, InvalidRequest, NotAuthenticated, NotFound, NotPermitted
+from record.states import Guard, ReportState
 
 SIGNED_IN_AGAIN = english("Signed in again")
 WRONG_PASSWORD = english("The password was wrong")
@@ -33,6 +34,11 @@ SESSION_OVER = english("Your session is over")
 SIGN_IN_BELOW = "Sign in below: your text is kept."
 OTHER_SESSION = "This page belongs to another session, or you may not save. Sign in below: your text is kept."
 NOTHING_SIGNED = "Nothing is signed, and the text is saved as it stands here. Type your password again."
+REPLACED = english("The report was replaced")
+REPLACED_BY_DRAFT = english(
+    "While you wrote, the machine read newer images, and its new draft took the place of the one you opened. Your text is "
+    "kept on this page: copy from it what you need."
+)
 router = APIRouter(include_in_schema=False, prefix="/reports")
 Count = Annotated[int, Form(ge=0, le=1_000_000)]
 
@@ -62,7 +68,8 @@ def text_saved(
     except NotFound:
         raise
     except CountersignError as error:
-        return page_of_report(request, web, visitor, report_id, Kept(problems.of_error(error), text))
+        kept = Kept(_refused(error), text, report_id=report_id, seen=seen)
+        return page_of_report(request, web, visitor, report_id, kept)
     except SQLAlchemyError as error:
         if not problems.is_database_away(error):
             raise
@@ -107,10 +114,13 @@ def signed(
     except NotFound:
         raise
     except NotAuthenticated as error:
+        if error.facts.get("reason_code") == Refusal.SESSION_ENDED:
+            return RedirectResponse("/sign-in", 303)
         wrong = problems.of_error(error) | {"title": WRONG_PASSWORD, "detail": NOTHING_SIGNED}
-        return signing_page(request, web, visitor, report_id, kept=Kept(wrong, reason=reason))
+        return signing_page(request, web, visitor, report_id, kept=Kept(wrong, reason=reason, seen=seen, shown=shown))
     except CountersignError as error:
-        return signing_page(request, web, visitor, report_id, kept=Kept(problems.of_error(error), reason=reason))
+        kept = Kept(problems.of_error(error), reason=reason, seen=seen, shown=shown)
+        return signing_page(request, web, visitor, report_id, kept=kept)
     return RedirectResponse(f"/studies/{uid}?done=signed", 303)
 
 
@@ -142,7 +152,7 @@ def keep_after_sign_in(
     again = problems.describe(200, "kept", "You are signed in again. Your text below is not saved yet.")
     again["title"] = SIGNED_IN_AGAIN
     try:
-        return page_of_report(request, web, visitor, report_id, Kept(again, text))
+        return page_of_report(request, web, visitor, report_id, Kept(again, text, report_id=report_id, seen=seen))
     except CountersignError as error:
         return kept_page(request, problems.of_error(error), report_id, text, seen, csrf=visitor.csrf)
 
@@ -166,18 +176,28 @@ def kept_page(
 
 def _text_kept(request: Request, error: Exception) -> Response:
     assert isinstance(error, TextKept)  # noqa: S101  for the type checker: Starlette looked at the type
-    problem = problems.of_error(error.error)
+    if isinstance(error.error, SQLAlchemyError):
+        problem = problems.of_unexpected(request, error.error)
+    else:
+        problem = problems.of_error(error.error)
     if not problems.wants_page(request):
         return problems.answer(request, problem)
     if isinstance(error.error, NotAuthenticated):
         problem |= {"title": SESSION_OVER, "detail": SIGN_IN_BELOW}
-    else:
+    elif isinstance(error.error, NotPermitted):
         problem |= {"detail": OTHER_SESSION}
     try:
         report_id = uuid.UUID(str(request.path_params.get("report_id")))
     except ValueError:
         return problems.answer(request, problem)
-    return kept_page(request, problem, report_id, error.text, error.seen, csrf=None)
+    return kept_page(request, problem, report_id, error.text, error.seen, csrf=error.csrf or None)
+
+
+def _refused(error: CountersignError) -> dict[str, Any]:
+    problem = problems.of_error(error)
+    if isinstance(error, IllegalMove) and error.facts.get("state") == ReportState.SUPERSEDED:
+        problem |= {"title": REPLACED, "detail": REPLACED_BY_DRAFT}
+    return problem
 
 
 def _signature(seen: int, shown: int, password: str, reasons: dict[Guard, str]) -> SignatureRequest:

@@ -17,11 +17,13 @@ from gateway.web.schemas import Opened, Person, SignIn
 router = APIRouter(prefix="/api/v1/session", tags=["session"])
 
 
-@router.post("", responses=answers(body=True), dependencies=[Depends(auth.public())], summary="Sign in")
+@router.post(
+    "", responses=answers("too_many_tries", body=True), dependencies=[Depends(auth.public())], summary="Sign in"
+)
 def signed_in(asked: SignIn, request: Request, response: Response, web: Door) -> Opened:
     """Sign a person in: sets the session cookie and returns the CSRF token. Ten wrong passwords lock for five minutes."""
     auth.require_own_origin(request)
-    visitor, secret = auth.sign_in(web, asked.login, asked.password.get_secret_value())
+    visitor, secret = auth.sign_in(request, asked.login, asked.password.get_secret_value())
     auth.set_cookie(response, request, secret, web.settings)
     by = visitor.principal
     assert by.id is not None and by.role is not None  # noqa: S101, PT018  for the type checker: a user has both

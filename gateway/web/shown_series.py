@@ -24,7 +24,7 @@ MOST_IN_ALL = 360
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """One image of a series; `frame` (from 1) is the middle one, which is shown."""
+    """One image of a series; `frame` (from 1) is the one that is shown."""
 
     instance_id: uuid.UUID
     frame: int
@@ -69,7 +69,7 @@ def _series(study_instance_uid: str, images: Sequence[ImageShown]) -> ShownSerie
 
 
 def _thumbnail(study_instance_uid: str, image: ImageShown) -> Thumbnail:
-    frame = image.frames // 2 + 1
+    frame = image.opening_frame
     view = View(size=frames.THUMBNAIL)
     address = frames.address(study_instance_uid, image.instance_id, frame, view)
     return Thumbnail(image.instance_id, frame, image.frames, image.label, image.flags, address)

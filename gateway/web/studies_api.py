@@ -264,8 +264,10 @@ def note_opening(session: Session, study: Study, by: Principal, **facts: Any) ->
 
 
 def _as_it_stands(session: Session, study: Study, by: Visitor) -> StudyShown:
+    """The study as whoever changed it may see it: that is an opening too."""
     session.flush()
     session.refresh(study)
+    note_opening(session, study, by.principal)
     return show_study(session, study, by.principal)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from gateway.web import problems
 from gateway.web.auth import Visitor
 from gateway.web.comparison import Compared, compare
 from gateway.web.context import Web
@@ -49,15 +50,24 @@ DONE = {
     "taken_up": english("The study will be read."),
 }
 """What a page says after a form; only these codes are taken from an address."""
+OTHER_WORDS = english(
+    "Other words than those you were shown stand in the report now. Nothing is signed: read what stands here first."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What somebody typed and could not be done: the problem, and their own words."""
+    """What somebody typed and could not be done: the problem, their own words, and what they had seen when they typed.
+
+    `seen` and `shown` are the revisions of the report and of the study that stood on their page.
+    """
 
     problem: dict[str, Any]
     text: str | None = None
     reason: str = ""
+    report_id: uuid.UUID | None = None
+    seen: int | None = None
+    shown: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +80,8 @@ class Opening:
     current: ReadingShown | None
     images: int
     series: Sequence[ShownSeries] = ()
+    draft_id: uuid.UUID | None = None
+    """The draft that the report builds on; None if it was begun by hand."""
 
     @property
     def reason_code(self) -> str | None:
@@ -85,7 +97,8 @@ class Opening:
     @property
     def offered(self) -> bool:
         """Whether the newest draft is only offered beside the report."""
-        return self.draft is not None and self.draft.offered
+        newest = next(iter(self.study.drafts or ()), None)
+        return newest is not None and newest.offered
 
     @property
     def is_empty(self) -> bool:
@@ -95,7 +108,7 @@ class Opening:
 
     @property
     def compared(self) -> list[Compared]:
-        """What differs between the newest draft and the report."""
+        """What differs between the draft that the report builds on and the report."""
         body = self.report.body if self.report else None
         return compare(self.draft.body, body) if self.draft and body else []
 
@@ -106,8 +119,8 @@ class Opening:
 
     @property
     def draft(self) -> DraftShown | None:
-        """The newest draft, which the report is compared with."""
-        return self.study.drafts[0] if self.study.drafts else None
+        """The draft that the report builds on, which it is compared with."""
+        return next((draft for draft in self.study.drafts or () if draft.id == self.draft_id), None)
 
     @property
     def pictured(self) -> ReadingShown | None:
@@ -143,6 +156,16 @@ class Opening:
         study, report = self.study, self.report
         return study.state == StudyState.RECEIVING or (report is not None and report.study_revision != study.revision)
 
+    def holds(self, kept: Kept | None) -> bool:
+        """Whether words that could not be saved belong into this report's editor."""
+        if kept is None or kept.text is None or self.report is None:
+            return False
+        return self.is_open and kept.report_id == self.report.id
+
+    def moved_on(self, kept: Kept | None) -> bool:
+        """Whether the report holds other words than those that somebody had seen."""
+        return kept is not None and self.report is not None and kept.seen not in {None, self.report.revision}
+
     @property
     def can_begin(self) -> bool:
         """Whether a physician may begin by hand now."""
@@ -160,7 +183,7 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     images = count_images(session, [study]).get(study.id, 0)
     seen = may(by, Action.READ_PICTURE)
     series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
-    opening = Opening(shown, report, history, current, images, series)
+    opening = Opening(shown, report, history, current, images, series, row.draft_id if row else None)
     note_opening(
         session,
         study,
@@ -231,6 +254,8 @@ def signing_page(
         opening = open_study(session, study, visitor.principal)
     if opening.report is None or opening.report.body is None:
         return RedirectResponse(f"/studies/{study.study_instance_uid}", 303)
+    if kept and opening.moved_on(kept):
+        kept = replace(kept, problem=problems.describe(409, "stale_revision", OTHER_WORDS))
     return page(
         "sign.html",
         request=request,

@@ -11,16 +11,21 @@ from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from gateway.web import languages
+from gateway.web.auth import BACKGROUND_PARAMETER
+from record import alarms
+from record.alarms import Alarm
 from record.body import SectionCode
 
 _FOLDER = Path(__file__).parent / "templates"
-_UNITS = (languages.english("d"), languages.english("h"), languages.english("min"))
+_UNITS = (languages.english("d"), languages.english("h"), languages.english("min"), languages.english("s"))
 _SEXES = {"M": languages.english("M"), "F": languages.english("F"), "O": languages.english("O")}
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 """An Age String (PS3.5, 6.2)."""
@@ -68,6 +73,21 @@ def _moment(at: datetime | None) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if at else ""
 
 
+def _time(at: datetime | None, said: str = "") -> Markup:
+    """A time of ours as an element: in UTC as it stands, in the browser's own zone where `page.js` runs."""
+    if at is None:
+        return Markup()
+    stated = {"at": at.isoformat(), "utc": _moment(at), "said": said or _moment(at)}
+    return Markup('<time datetime="{at}" title="{utc}">{said}</time>').format(**stated)
+
+
+def _translated(language: str, text: str, **values: object) -> str:
+    """A sentence; an element among its values stays one."""
+    if not any(isinstance(value, Markup) for value in values.values()):
+        return languages.translate(language, text, **values)
+    return Markup.escape(languages.translate(language, text)).format(**values)
+
+
 def _minute(at: datetime) -> str:
     """A time of ours for a table, in UTC to the minute."""
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")
@@ -102,8 +122,29 @@ def _age(language: str, who: Any) -> str:
     return languages.translate(language, _AGES[unit], count=count)
 
 
-def _section(code: str) -> str:
-    return SectionCode(code).title
+def _section(language: str, code: str) -> str:
+    """The heading of a section. It is the page's, not the report's: the text that is edited has the English ones."""
+    known = languages.catalogue(language).codes.get(code)
+    return known[:1].upper() + known[1:] if known else SectionCode(code).title
+
+
+def _lasting(language: str, seconds: float) -> str:
+    """A duration, in the unit that matters."""
+    number, unit = alarms.age(seconds).split(" ")
+    return f"{number} {languages.translate(language, unit)}"
+
+
+def _told(language: str, alarm: Alarm) -> str:
+    """What an alarm says, with what stands in it: kinds and reasons as words, durations in the language's units."""
+    values = {name: _told_value(language, name, value) for name, value in alarm.values.items()}
+    return languages.translate(language, alarm.text, **values)
+
+
+def _told_value(language: str, name: str, value: str | int) -> str | int:
+    if name == "age":
+        number, unit = str(value).split(" ")
+        return f"{number} {languages.translate(language, unit)}"
+    return languages.of_code(language, str(value)) if name in alarms.CODED else value
 
 
 @cache
@@ -116,18 +157,27 @@ def _environment(language: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.globals.update(t=partial(languages.translate, language), lang=languages.TAGS[language], area="")
+    made.globals.update(
+        t=partial(_translated, language),
+        lang=languages.TAGS[language],
+        area="",
+        background=BACKGROUND_PARAMETER,
+    )
     made.filters.update(
         person=_person,
         day=_day,
         clock=_clock,
         moment=_moment,
+        time=_time,
         minute=_minute,
-        section=_section,
+        section=partial(_section, language),
         since=partial(_since, language),
         sex_age=partial(_sex_age, language),
         words=partial(languages.of_code, language),
         said=partial(languages.of_message, language),
+        captioned=partial(languages.of_caption, language),
+        lasting=partial(_lasting, language),
+        told=partial(_told, language),
     )
     return made
 
@@ -175,4 +225,7 @@ def _here(request: Request) -> str | None:
     """Where the page is, to come back to; None for the answer to a form, whose words would be lost."""
     if request.method != "GET":
         return None
-    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    asked = urlencode(
+        [(name, value) for name, value in request.query_params.multi_items() if name != BACKGROUND_PARAMETER]
+    )
+    return request.url.path + (f"?{asked}" if asked else "")

@@ -199,6 +199,12 @@ class Viewed:
         return tuple("" if value is None else frames.decimal(value) for value in (center, width))  # type: ignore[return-value]
 
     @property
+    def window_told(self) -> str:
+        """Centre and width in force, where they are known before a pixel is: in the other views they are the frame's own."""
+        center, width = self.window if self.described.get("grey") else ("", "")
+        return f"{center} / {width}" if center and width else ""
+
+    @property
     def is_lossy(self) -> bool:
         """Whether compression may have cost detail."""
         return bool(self.described.get("lossy"))
@@ -219,12 +225,14 @@ class Viewed:
 
     def other_series(self, image: ImageShown) -> str:
         """Another series, as it was sent: its values may be of another kind."""
-        return _address(self.whose.study_instance_uid, image.instance_id, _middle(image), View(), is_full=self.is_full)
+        return _address(
+            self.whose.study_instance_uid, image.instance_id, image.opening_frame, View(), is_full=self.is_full
+        )
 
     def thumbnail(self, image: ImageShown) -> str:
         """A small picture of a series."""
         view = View(size=frames.THUMBNAIL)
-        return frames.address(self.whose.study_instance_uid, image.instance_id, _middle(image), view)
+        return frames.address(self.whose.study_instance_uid, image.instance_id, image.opening_frame, view)
 
     def _at(self, number: int) -> str:
         return self.address(*step(self.strip, number))
@@ -346,10 +354,6 @@ def step(strip: Sequence[ImageShown], number: int) -> tuple[uuid.UUID, int]:
             return image.instance_id, number
         number -= image.frames
     return strip[-1].instance_id, strip[-1].frames
-
-
-def _middle(image: ImageShown) -> int:
-    return image.frames // 2 + 1
 
 
 def _address(study_instance_uid: str, instance_id: uuid.UUID, frame: int, view: View, *, is_full: bool) -> str:

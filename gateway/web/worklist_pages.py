@@ -23,11 +23,12 @@ from sqlalchemy.orm import Session
 from gateway.web import languages, problems, worklist
 from gateway.web.auth import Act, Look, Visitor
 from gateway.web.context import Door
+from gateway.web.hands import in_hands_of
 from gateway.web.image_counts import count_images
 from gateway.web.tabs import WORK, Tab
 from gateway.web.templating import appearance_of, page
 from gateway.web.worklist import Filters, Row, Search
-from record import accounts
+from record import sessions
 from record.access import Action, Principal, may
 from record.db import transaction
 from record.errors import InvalidRequest
@@ -85,13 +86,13 @@ def worklist_shown(
             return Response(None, 304, {"ETag": tag})
         rows, after = worklist.list_studies(session, by, filters, limit=PAGE_ROWS, cursor=cursor)
         worklist.note_shown(session, by, rows)
-        images = count_images(session, [row.study for row in rows])
+        beside = _beside(session, rows, by)
     query = {"tab": str(tab), **{name: str(value) for name, value in chosen.items()}}
     return _page(
         request,
         visitor,
         rows,
-        images,
+        beside,
         tab=tab,
         chosen=chosen,
         counts=counts,
@@ -127,9 +128,11 @@ def search_asked(
 ) -> Response:
     """Search by what belongs to a patient: the words come in the body, are kept in the session, and stand in no address."""
     search = Search(patient_name, patient_id, accession_number, study_date_from, study_date_to)
+    if not search.asked():
+        return RedirectResponse("/", 303)
     with transaction(web.engine) as session:
-        accounts.keep_search(session, _session_of(visitor), search.words())
-    return RedirectResponse("/search", 303)
+        name = sessions.keep_search(session, _session_of(visitor), search.words())
+    return RedirectResponse(f"/search?kept={name}", 303)
 
 
 @router.get("/search")
@@ -137,15 +140,16 @@ def studies_searched(
     request: Request,
     web: Door,
     visitor: Annotated[Visitor, Depends(Look(Action.SEARCH_STUDIES))],
+    kept: Annotated[_Short, Query()] = "",
     cursor: Annotated[_Cursor | None, _Any, Query()] = None,
 ) -> Response:
-    """The studies of the search that the session keeps; an address to come back to. Without one, the worklist."""
+    """The studies of a search that the session keeps; an address to come back to. Without one, the worklist."""
     by = visitor.principal
     problem = None
     rows: list[Row] = []
     after = None
     with transaction(web.engine) as session:
-        words = accounts.kept_search(session, _session_of(visitor))
+        words = sessions.kept_search(session, _session_of(visitor), kept)
         if not words:
             return RedirectResponse("/", 303)
         counts = _counts(session, by, Filters())
@@ -154,21 +158,22 @@ def studies_searched(
             rows, after = worklist.search(session, by, found, limit=PAGE_ROWS, cursor=cursor)
         except InvalidRequest as error:
             problem = problems.of_error(error)
-        images = count_images(session, [row.study for row in rows])
+        beside = _beside(session, rows, by)
+    address = "/search?" + urlencode({"kept": kept})
     return _page(
         request,
         visitor,
         rows,
-        images,
+        beside,
         status=422 if problem else 200,
         tab=None,
         chosen={},
         counts=counts,
         words=words,
         problem=problem,
-        first="/search" if cursor else None,
-        next_page="/search?" + urlencode({"cursor": after}) if after else None,
-        back="/search",
+        first=address if cursor else None,
+        next_page=address + "&" + urlencode({"cursor": after}) if after else None,
+        back=address,
     )
 
 
@@ -177,8 +182,16 @@ def _session_of(visitor: Visitor) -> uuid.UUID:
     return visitor.session_id
 
 
+def _beside(session: Session, rows: Sequence[Row], by: Principal) -> dict[str, object]:
+    """What stands beside the rows: how many images each study has, and in whose hands its report is."""
+    return {
+        "images": count_images(session, [row.study for row in rows]),
+        "hands": in_hands_of(session, [row.report for row in rows], by),
+    }
+
+
 def _page(
-    request: Request, visitor: Visitor, rows: Sequence[Row], images: Mapping[uuid.UUID, int], **values: Any
+    request: Request, visitor: Visitor, rows: Sequence[Row], beside: Mapping[str, object], **values: Any
 ) -> Response:
     tag = values.pop("tag", None)
     tab: Tab | None = values["tab"]
@@ -190,14 +203,13 @@ def _page(
         headers={"ETag": tag} if tag else None,
         visitor=visitor,
         rows=rows,
-        images=images,
         identified=may(visitor.principal, Action.READ_IDENTITY),
         tabs=tabs,
         in_order_of_work=tab in WORK,
         most=MOST_COUNTED,
         choices=_CHOICES,
         tag=tag,
-        **{"live": None, "words": {}, "problem": None, **values, "chosen": kept},
+        **{**beside, "live": None, "words": {}, "problem": None, **values, "chosen": kept},
     )
 
 

@@ -54,7 +54,10 @@ class UserSession(Table):
     expires_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     search: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    """What was last searched for: words of a patient's, blanked when the session ends."""
+    """The last searches, by name: words of a patient's. Blanked when the session ends, by the sweep when it ran out, and
+    whenever a study is erased."""
+    failed_proofs: Mapped[int] = mapped_column(server_default="0")
+    """Wrong passwords in this session since the last right one."""
 
 
 class Token(Table):

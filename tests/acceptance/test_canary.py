@@ -320,5 +320,5 @@ def test_no_event_holds_it(line: Line, used: str, told: dict[str, str]) -> None:
             items += page["items"]
             cursor = page["next"]
     kinds = {item["kind"] for item in items}
-    assert kinds >= {"study_closed", "studies_searched", "study_opened", "report_saved", "login_refused"}
+    assert kinds >= {"study_closed", "studies_searched", "study_opened", "report_saved", "sign_in_refused"}
     assert CANARY not in json.dumps(items)

@@ -24,8 +24,8 @@ def text_of(line: Line, uid: str) -> str:
     study = line.study(uid)
     assert study is not None
     (draft,) = study["drafts"]
-    assert draft["banner"] in draft["text"].splitlines()[0]
-    return str(draft["text"])
+    assert draft["banner"] in draft["labelled_text"].splitlines()[0]
+    return str(draft["labelled_text"])
 
 
 def test_drafts_name_the_right_side_and_mirroring_the_pixels_flips_it(line: Line, tmp_path: Path) -> None:

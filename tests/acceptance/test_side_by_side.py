@@ -237,7 +237,7 @@ def verified(machine: Machine) -> str:
         check=False,
         timeout=60,
     )
-    return (done.stdout + done.stderr).strip()
+    return (done.stderr + done.stdout).strip()
 
 
 def test_every_study_is_read_once_by_two_of_everything(

@@ -1,7 +1,7 @@
 """From the former release to this one: its programs work on the new schema beside ours, and its data become ours.
 
-The former release is a commit of this repository, unpacked into a folder that its processes find first. Where the history
-is not at hand there is nothing to try.
+The former release is a commit of this repository, unpacked into a folder that its processes find first. In a shallow
+clone there is nothing to try.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from record.settings import ApiSettings
 from record.states import Role
 from record.store import Store
 from tests.bench import MODEL, Bench, SmallServer, small_server, wait_for
-from tests.conftest import FreshDatabase, RunningServers, _create, _drop, _named, _role
+from tests.conftest import FreshDatabase, RunningServers, _create, _drop, _named, _role, missing
 from tests.keeping import Keeping
 from tests.line import PASSWORD, dcmtk
 from tests.records import study_of
@@ -53,7 +53,10 @@ def former(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The former release's tree."""
     git = ["git", "-C", str(ROOT)]
     if subprocess.run([*git, "cat-file", "-e", FORMER], capture_output=True, check=False).returncode:
-        pytest.skip(f"the history is not at hand: there is no commit {FORMER}")
+        asked = subprocess.run([*git, "rev-parse", "--is-shallow-repository"], capture_output=True, check=False)
+        if asked.stdout.strip() == b"true":
+            pytest.skip(f"this clone is shallow: it does not hold {FORMER}, the former release")
+        missing(f"the history is not at hand: there is no commit {FORMER}, the former release")
     archive = subprocess.run([*git, "archive", FORMER], capture_output=True, check=True).stdout
     folder = tmp_path_factory.mktemp("former")
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:

@@ -85,7 +85,7 @@ def test_every_operation_says_what_can_go_wrong_by_code(document: dict[str, Any]
 def test_every_operation_shows_what_it_takes_and_gives(document: dict[str, Any]) -> None:
     for name, operation in operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            assert "example" in content, f"{name}: no example of its body"
+            assert described.examples_of(content), f"{name}: no example of its body"
         for status, answer in operation["responses"].items():
             if int(status) >= 400 or status == "304" or "content" not in answer:
                 continue

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from httpx import Response
 from sqlalchemy import text
 
 from record import accounts, studies
@@ -15,8 +17,8 @@ from record.db import transaction
 from record.models import User
 from record.states import Role
 from tests.conftest import FreshDatabase
-from tests.records import study_of
-from tests.web_records import PASSWORD, Desk, desk_on, problem
+from tests.records import draft_body, study_of
+from tests.web_records import PASSWORD, Desk, csrf_of, desk_on, problem
 
 WORDS = "Findings:\nThere is an opacity in the right upper zone.\n\nImpression:\nOpacity, right.\n"
 
@@ -129,13 +131,13 @@ def test_who_has_not_seen_the_newest_words_cannot_sign(attending: TestClient, ad
 
 
 def test_a_wrong_password_signs_nothing_and_is_counted(desk: Desk, address: str) -> None:
-    login = desk.user(Role.ATTENDING, login="forgetful")
     client = desk.signed_in(Role.ATTENDING, login="forgetful")
     problem(client.post(f"{address}/sign", json=signature(password="not this one")), 401, "not_authenticated")
     assert client.get(address).json()["state"] == "draft"
     with transaction(desk.engine) as session:
-        failed = session.scalar(text("SELECT failed_logins FROM users WHERE login = :l"), {"l": login})
-    assert failed == 1
+        counted = text("SELECT failed_proofs, failed_logins FROM users u JOIN user_sessions s ON s.user_id = u.id")
+        failed = session.execute(text(f"{counted} WHERE login = 'forgetful'")).one()
+    assert failed == (1, 0), "in this session, and not at the door"
 
 
 def test_new_images_are_signed_over_only_with_a_reason(desk: Desk, attending: TestClient) -> None:
@@ -286,3 +288,95 @@ def test_words_count_as_signed_only_where_a_signature_covers_exactly_them(desk: 
     page = attending.get(f"/studies/{study_uid}", headers={"Accept": "text/html"})
     assert "UNSIGNED" in page.text
     assert "Dr. Forged" not in page.text
+
+
+def origins(answer: Response) -> dict[str, tuple[str, str | None]]:
+    assert answer.status_code == 200, answer.text
+    sections = answer.json()["body"]["sections"]
+    return {s["text"]: (s["origin"], s["source"]) for section in sections for s in section["sentences"]}
+
+
+def test_what_is_pasted_from_an_offered_draft_is_the_machine_s(desk: Desk, attending: TestClient) -> None:
+    study_uid = desk.study()
+    report = desk.report_of(study_uid)
+    address = f"/api/v1/reports/{report.id}"
+    attending.put(f"{address}/text", json={"seen": 1, "text": "Findings:\nThe trachea lies in the midline."})
+    with transaction(desk.engine) as session:
+        desk.add_images(session, study_uid)
+        desk.read(session, study_uid, body=draft_body("A nodule of 8 mm lies in the right lower zone."))
+    drafts = attending.get(f"/api/v1/studies/{study_uid}").json()["drafts"]
+    assert [draft["offered"] for draft in drafts] == [True, False]
+    text = (
+        "Findings:\nThe trachea lies in the midline.\nA nodule of 8 mm lies in the right lower zone.\n"
+        "There is an opacity in the left upper zone.\nImpression:\nOpacity."
+    )
+    saved = attending.put(f"{address}/text", json={"seen": 2, "text": text})
+    assert origins(saved) == {
+        "The trachea lies in the midline.": ("human", None),
+        "A nodule of 8 mm lies in the right lower zone.": ("machine", "findings-m1"),
+        "There is an opacity in the left upper zone.": ("machine", "findings-m1"),
+        "Opacity.": ("machine", "impression-m1"),
+    }
+    named = [s.get("draft") for section in saved.json()["body"]["sections"] for s in section["sentences"]]
+    assert named == [None, drafts[0]["id"], None, None], "ids repeat between drafts"
+
+
+def test_what_the_machine_says_after_a_physician_wrote_it_stays_the_physician_s(
+    desk: Desk, attending: TestClient
+) -> None:
+    study_uid = desk.study(ends="abstained")
+    begun = attending.post(f"/api/v1/studies/{study_uid}/report").json()
+    address = f"/api/v1/reports/{begun['id']}"
+    attending.put(f"{address}/text", json={"seen": 1, "text": "The lungs are clear."})
+    with transaction(desk.engine) as session:
+        desk.add_images(session, study_uid)
+        desk.read(session, study_uid, body=draft_body("The lungs are clear."))
+    saved = attending.put(f"{address}/text", json={"seen": 2, "text": "The lungs are clear.\nOpacity."})
+    assert origins(saved) == {"The lungs are clear.": ("human", None), "Opacity.": ("machine", "impression-m1")}
+
+
+def test_words_that_are_deleted_and_put_back_are_the_machine_s_again(attending: TestClient, address: str) -> None:
+    text = attending.get(address).json()["text"]
+    attending.put(f"{address}/text", json={"seen": 1, "text": "Findings:\nRib fractures."})
+    saved = attending.put(f"{address}/text", json={"seen": 2, "text": f"{text}Rib fractures."})
+    assert {origin for origin, _ in origins(saved).values()} == {"machine", "human"}
+    assert origins(saved)["Rib fractures."] == ("human", None)
+
+
+def test_a_body_under_new_ids_is_the_machine_s_all_the_same(attending: TestClient, address: str) -> None:
+    body = attending.get(address).json()["body"]
+    for section in body["sections"]:
+        for number, sentence in enumerate(section["sentences"]):
+            sentence |= {"id": f"{section['code']}-{number}", "origin": "human", "source": None, "flags": []}
+    saved = attending.put(f"{address}/text", json={"seen": 1, "body": body})
+    assert {origin for origin, _ in origins(saved).values()} == {"machine"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"text": "Findings:\n" + "No effusion.\n" * 301}, "301"),
+        ({"body": ["No effusion."] * 301}, "301"),
+        ({"body": ["Clear.", ""]}, "Sentence 2 is empty"),
+        ({"text": "Findings:\nNo\u202e effusion."}, "Line 2 holds the character U+202E"),
+        ({"text": "No\u2066 effusion."}, "Line 1 holds the character U+2066"),
+        ({"body": ["Clear.", "No\u200b effusion."]}, "Sentence 2 holds the character U+200B"),
+    ],
+)
+def test_a_text_that_is_too_long_or_not_what_is_seen_is_refused(
+    attending: TestClient, address: str, asked: dict[str, Any], named: str
+) -> None:
+    if "body" in asked:
+        sentences = [{"id": f"s{n}", "text": each, "origin": "human"} for n, each in enumerate(asked["body"])]
+        asked = {"body": {"schema": 1, "sections": [{"code": "findings", "sentences": sentences}]}}
+    refused = problem(attending.put(f"{address}/text", json={"seen": 1, **asked}), 422, "invalid_request")
+    assert named in refused["detail"]
+    report = attending.get(address).json()
+    assert report["revision"] == 1
+    if text := asked.get("text"):
+        html = {"Accept": "text/html"}
+        csrf = csrf_of(attending.get(f"/studies/{report['study_instance_uid']}", headers=html))
+        form = {"csrf": csrf, "seen": 1, "text": text}
+        page = attending.post(f"/reports/{report['id']}/text", data=form, headers=html)
+        assert page.status_code == 422
+        assert named in page.text

@@ -212,6 +212,23 @@ def test_the_other_site_s_people_find_nothing(desk: Desk) -> None:
             assert status == 404, f"{role}: {route} gives {status}"
 
 
+@pytest.mark.slow
+def test_the_other_site_s_machines_find_nothing(desk: Desk) -> None:
+    study_uid = desk.study()
+    asked = set()
+    for role in MACHINES:
+        client = desk.machine(role, *(["drafts:read"] if role == Role.DASHBOARD else []), site="elsewhere")
+        for route, roles in MAY.items():
+            if roles is None or role not in roles or "{" not in route or not is_api(route):
+                continue
+            status = ask(desk, client, route, study_uid)
+            assert status == 404, f"{role}: {route} gives {status}"
+            asked.add(route)
+    for_machines = {r for r, roles in MAY.items() if roles and roles & set(MACHINES) and "{" in r and is_api(r)}
+    assert asked == for_machines
+    assert len(asked) >= 6
+
+
 def test_the_other_site_s_lists_are_empty(desk: Desk) -> None:
     study_uid = desk.study()
     token = desk.machine(Role.DASHBOARD, "drafts:read", site="elsewhere")

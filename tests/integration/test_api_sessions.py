@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import httpx
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import Session
 
-from record import accounts
+from gateway.web import proving
+from record import accounts, sessions, studies
 from record.db import transaction
+from record.errors import TooManyTries
 from record.states import Role
 from tests.conftest import FreshDatabase
+from tests.records import person, study_of
 from tests.web_records import PASSWORD, Desk, desk_on, problem
 
 
@@ -86,7 +90,8 @@ def test_ten_wrong_passwords_lock_the_account_for_the_right_one_too(desk: Desk) 
     for _ in range(10):
         problem(client.post("/api/v1/session", json={"login": login, "password": "wrong"}), 401, "not_authenticated")
     problem(client.post("/api/v1/session", json={"login": login, "password": PASSWORD}), 401, "not_authenticated")
-    assert len(desk.events("login_refused")) >= 10
+    refused = [facts for facts in desk.events("sign_in_refused") if facts["reason_code"] == "wrong_password"]
+    assert len(refused) >= 10
 
 
 def test_what_changes_something_needs_the_csrf_token_of_this_session(desk: Desk) -> None:
@@ -182,13 +187,175 @@ def test_a_lock_ends_by_itself_and_counts_anew(desk: Desk) -> None:
     assert client.post("/api/v1/session", json=right).status_code == 200, "one more wrong one locks nobody"
 
 
-def test_wrong_passwords_at_signing_lock_as_those_at_the_door(desk: Desk) -> None:
-    client = desk.signed_in(Role.ATTENDING, login="signer")
-    signing = f"/api/v1/reports/{desk.report_of(desk.study()).id}/sign"
-    for _ in range(10):
-        asked = {"seen": 1, "shown": 1, "password": "wrong"}
-        problem(client.post(signing, json=asked), 401, "not_authenticated")
-    problem(client.post(signing, json={"seen": 1, "shown": 1, "password": PASSWORD}), 401, "not_authenticated")
+def test_a_stranger_at_the_door_keeps_nobody_from_signing(desk: Desk) -> None:
+    login = desk.user(Role.ATTENDING, login="signer")
+    client, stranger = desk.signed_in(Role.ATTENDING, login=login), desk.client(client=("203.0.113.7", 1))
+    report = f"/api/v1/reports/{desk.report_of(desk.study()).id}"
+    for _ in range(12):
+        refused = stranger.post("/api/v1/session", json={"login": login, "password": "wrong"})
+        assert "reason_code" not in problem(refused, 401, "not_authenticated"), "locked and wrong sound alike there"
+    asked = {"login": login, "password": PASSWORD}
+    problem(desk.client().post("/api/v1/session", json=asked), 401, "not_authenticated")
+    signed = client.post(f"{report}/sign", json={"seen": 1, "shown": 1, "password": PASSWORD})
+    assert (signed.status_code, signed.json()["state"]) == (200, "final")
+
+
+def test_wrong_passwords_at_signing_end_that_session_and_lock_no_door(desk: Desk) -> None:
+    login = desk.user(Role.ATTENDING, login="guessed at signing")
+    client, other = (desk.signed_in(Role.ATTENDING, login=login) for _ in range(2))
+    report = f"/api/v1/reports/{desk.report_of(desk.study()).id}"
+    before = len(desk.events("proof_refused"))
+
+    def refusal() -> object:
+        answer = client.post(f"{report}/sign", json={"seen": 1, "shown": 1, "password": "wrong"})
+        return problem(answer, 401, "not_authenticated")["reason_code"]
+
+    assert [refusal() for _ in range(5)] == ["wrong_password"] * 4 + ["session_ended"]
+    assert [facts["count"] for facts in desk.events("proof_refused")[before:]] == [1, 2, 3, 4, 5]
+    problem(client.get(report), 401, "not_authenticated")
+    assert other.get(report).json()["state"] == "draft"
+    assert desk.signed_in(Role.ATTENDING, login=login).get(report).status_code == 200
+
+
+def test_a_right_password_at_signing_begins_the_count_anew(desk: Desk) -> None:
+    client = desk.signed_in(Role.ATTENDING, login="clumsy")
+    for _ in range(3):
+        report = f"/api/v1/reports/{desk.report_of(desk.study()).id}"
+        for password, status in (("wrong", 401), ("wrong", 401), (PASSWORD, 200)):
+            asked = {"seen": 1, "shown": 1, "password": password}
+            assert client.post(f"{report}/sign", json=asked).status_code == status
+
+
+def test_every_refused_sign_in_is_on_record_once_a_minute_and_without_its_login(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = desk.client(client=("203.0.113.8", 1))
+    locked, disabled = desk.user(Role.RESIDENT, login="locked"), desk.user(Role.RESIDENT, login="disabled")
+    change(desk, "UPDATE users SET locked_until = now() + interval '1 minute' WHERE login = 'locked'")
+    change(desk, "UPDATE users SET disabled_at = now() WHERE login = 'disabled'")
+
+    def told() -> list[tuple[str, int]]:
+        rows = [facts for facts in desk.events("sign_in_refused") if facts["client_address"] == "203.0.113.8"]
+        assert "CANARY" not in str(rows)
+        return [(facts["reason_code"], facts["count"]) for facts in rows]
+
+    for login in (locked, disabled, "CANARYLOGIN", "CANARYOTHER", locked):
+        problem(stranger.post("/api/v1/session", json={"login": login, "password": PASSWORD}), 401, "not_authenticated")
+    assert sorted(told()) == [("disabled", 1), ("locked", 1), ("unknown_login", 1)]
+    later = proving.time.monotonic() + 61
+    monkeypatch.setattr(proving.time, "monotonic", lambda: later)
+    problem(stranger.post("/api/v1/session", json={"login": "CANARY", "password": "x"}), 401, "not_authenticated")
+    assert sorted(told()[3:]) == [("locked", 1), ("unknown_login", 2)], "those that were held back are counted"
+
+
+def test_an_address_that_guesses_too_often_is_told_to_wait_and_no_other_is(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = {"login": desk.user(Role.ATTENDING), "password": PASSWORD}
+    monkeypatch.setattr(accounts, "_WASTED", accounts._hasher.hash("nobody"))  # quick, as all of the tests' are
+    now = proving.time.monotonic()
+    monkeypatch.setattr(proving.time, "monotonic", lambda: now)
+    guesser, neighbour = desk.client(client=("2001:db8::1", 1)), desk.client(client=("2001:db8::beef", 1))
+    for number in range(proving.TRIES):
+        wrong = {"login": f"nobody-{number}", "password": "wrong"}
+        problem(guesser.post("/api/v1/session", json=wrong), 401, "not_authenticated")
+    for client in (guesser, neighbour):  # of the same network
+        refused = client.post("/api/v1/session", json=right)
+        assert int(refused.headers["retry-after"]) == problem(refused, 429, "too_many_tries")["retry_after_s"] > 0
+    page = guesser.post("/sign-in", data=right, headers={"Accept": "text/html"})
+    assert (page.status_code, "retry-after" in page.headers) == (429, True)
+    assert 'name="password"' in page.text
+    assert desk.client(client=("2001:db8:1::1", 1)).post("/api/v1/session", json=right).status_code == 200
+    now += 3
+    assert guesser.post("/api/v1/session", json=right).status_code == 200
+
+
+def test_an_address_has_its_tries_back_after_a_while_and_a_full_table_forgets_the_oldest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tries = proving.Tries(most=2, every_s=10.0)
+    now = 1000.0
+    monkeypatch.setattr(proving.time, "monotonic", lambda: now)
+    for _ in range(2):
+        tries.require("192.0.2.1")
+        tries.failed("192.0.2.1")
+    with pytest.raises(TooManyTries) as refused:
+        tries.require("192.0.2.1")
+    assert refused.value.facts == {"retry_after_s": 10}
+    now += 10
+    tries.require("192.0.2.1")
+    tries.failed("192.0.2.1")
+    monkeypatch.setattr(proving, "_MOST", 3)
+    for number in range(2, 6):
+        tries.failed(f"192.0.2.{number}")
+    assert len(tries._spent) == 3
+    tries.require("192.0.2.1")
+
+
+def test_more_addresses_than_are_remembered_share_one_event() -> None:
+    notes = proving.Notes()
+    told = [
+        facts
+        for number in range(1000)
+        for facts in notes.due(f"key {number}", {"refusal": "unknown_login", "client_address": str(number)})
+    ]
+    assert len(told) == proving._MOST_EVENTS + 1
+    assert told[-1]["client_address"] == "others"
+
+
+def test_the_session_a_browser_had_ends_when_somebody_signs_in_there(desk: Desk) -> None:
+    client, right = desk.signed_in(Role.ATTENDING), {"login": desk.user(Role.RESIDENT), "password": PASSWORD}
+    former = desk.client(cookies=dict(client.cookies))
+    assert former.get("/api/v1/studies").status_code == 200
+    problem(client.post("/api/v1/session", json=right | {"password": "wrong"}), 401, "not_authenticated")
+    assert former.get("/api/v1/studies").status_code == 200, "a refused sign-in ends nothing"
+    assert client.post("/api/v1/session", json=right).status_code == 200
+    problem(former.get("/api/v1/studies"), 401, "not_authenticated")
+    assert client.get("/api/v1/studies").status_code == 200
+
+
+def test_the_browser_is_told_to_forget_the_pictures_with_the_session(desk: Desk) -> None:
+    client = desk.signed_in(Role.ATTENDING)
+    assert "clear-site-data" not in client.get("/api/v1/studies").headers
+    assert client.delete("/api/v1/session").headers["clear-site-data"] == '"cache"'
+    assert "clear-site-data" not in client.get("/sign-in").headers
+    over = desk.signed_in(Role.ATTENDING)
+    change(desk, "UPDATE user_sessions SET expires_at = now() WHERE ended_at IS NULL")
+    assert over.get("/sign-in").headers["clear-site-data"] == '"cache"'
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        lambda session: accounts.disable_user(session, "seeker"),
+        lambda session: accounts.set_password(session, "seeker", PASSWORD),
+    ],
+)
+def test_no_session_that_is_over_keeps_what_was_searched_for(desk: Desk, ends: Callable[[Session], object]) -> None:
+    login = desk.user(Role.ATTENDING, login="seeker")
+    with transaction(desk.engine) as session:
+        opened, _ = sessions.open_session(session, accounts.enable_user(session, login), lasts_s=3600)
+    with transaction(desk.engine) as session:
+        name = sessions.keep_search(session, opened.id, {"patient_name": "CANARY"})
+        assert sessions.kept_search(session, opened.id, name) == {"patient_name": "CANARY"}
+    with transaction(desk.engine) as session:
+        ends(session)
+    with transaction(desk.engine) as session:
+        assert sessions.kept_search(session, opened.id, name) == {}
+
+
+def test_erasing_a_study_forgets_every_search(desk: Desk) -> None:
+    study_uid = desk.study(patient_name="CANARY^NAME")
+    client = desk.signed_in(Role.ATTENDING)
+    form = {"csrf": client.headers["X-CSRF-Token"], "patient_name": "canary"}
+    assert client.post("/search", data=form).status_code == 303
+    kept = "SELECT count(*) FROM user_sessions WHERE search::text LIKE '%canary%'"
+    with transaction(desk.engine) as session:
+        assert session.scalar(text(kept)) == 1
+    with transaction(desk.engine) as session:
+        studies.erase(session, study_of(session, study_uid).id, by=person(session, Role.ADMIN, site="main"))
+    with transaction(desk.engine) as session:
+        assert session.scalar(text(kept)) == 0
 
 
 def test_a_person_who_is_disabled_is_out_at_once_everywhere(desk: Desk) -> None:

@@ -316,7 +316,8 @@ def test_a_draft_never_comes_without_its_banner(desk: Desk) -> None:
     for client in (desk.signed_in(Role.ATTENDING), desk.machine(Role.DASHBOARD, "drafts:read")):
         (draft,) = client.get(f"/api/v1/studies/{study_uid}").json()["drafts"]
         assert draft["banner"] == BANNER_DRAFT
-        assert draft["text"].startswith(BANNER_DRAFT)
+        assert draft["labelled_text"].startswith(BANNER_DRAFT)
+        assert "text" not in draft, "a name means the same everywhere: `text` is bare"
 
 
 def test_a_dashboard_sees_no_draft_no_identity_and_no_picture(desk: Desk) -> None:

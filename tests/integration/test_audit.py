@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,11 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from gateway.spool import SopIdentity, Source, file_meta
 from record import admission, audit, claims, reports, studies, verification
 from record.admission import Arrival
 from record.db import connect, transaction
 from record.errors import LeaseLost
-from record.part10 import data_set_digest
 from record.states import Role
 from record.store import Kind, Store
 from tests.conftest import FreshDatabase, RunningServers
@@ -36,21 +37,19 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
 
-def stored_arrival(store: Store, tmp_path: Path) -> Arrival:
+def stored_arrival(store: Store) -> Arrival:
     """An arrival whose file lies in the store."""
-    file = tmp_path / "instance"
-    file.write_bytes(FRAME + b"data set")
-    with file.open("rb") as stream:
-        sha256, _ = data_set_digest(stream)
-    one = arrival(uid(), sha256=sha256)
-    store.put(Kind.INSTANCE, one.instance_id.hex, file.read_bytes())
+    one = arrival(uid(), sha256=hashlib.sha256(b"data set").hexdigest())
+    sop = SopIdentity(one.header.sop_class_uid, one.header.sop_instance_uid, one.header.transfer_syntax_uid)
+    meta = file_meta(sop, Source("dicom", "MODALITY1", "COUNTERSIGN", "10.0.0.7", None))
+    store.put(Kind.INSTANCE, one.instance_id.hex, bytes(128) + b"DICM" + meta + b"data set")
     return one
 
 
 @pytest.fixture
 def signed(engine: Engine, store: Store, tmp_path: Path) -> str:
     """A study with a stored file, a signed report and sealed events; returns its UID."""
-    one = stored_arrival(store, tmp_path)
+    one = stored_arrival(store)
     with transaction(engine) as session:
         report = drafted(session, closed(session, [one]))
         doctor = person(session, Role.ATTENDING)
@@ -136,7 +135,7 @@ def test_erasing_a_study_blanks_its_words_and_verify_accepts_the_tombstone(
     engine: Engine, store: Store, tmp_path: Path, signed: str
 ) -> None:
     with transaction(engine) as session:
-        admission.admit(session, [stored_arrival(store, tmp_path)])
+        admission.admit(session, [stored_arrival(store)])
         study = study_of(session, signed)
         studies.erase(session, study.id, by=person(session, Role.ADMIN))
     seal_all(engine, tmp_path)
@@ -201,7 +200,7 @@ def test_a_draft_is_never_made_a_signed_report_by_a_program(engine: Engine) -> N
 def test_erasing_ends_what_is_under_way_and_takes_the_same_images_again(
     engine: Engine, store: Store, tmp_path: Path
 ) -> None:
-    one = stored_arrival(store, tmp_path)
+    one = stored_arrival(store)
     with transaction(engine) as session:
         study = closed(session, [one])
         admin = person(session, Role.ADMIN)

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from gateway.backup import taking
 from gateway.backup.shelf import Shelf
-from record import accounts
+from record import accounts, sessions
 from record.db import transaction
 from record.errors import NotAuthenticated
 from record.states import Role
@@ -26,7 +26,8 @@ def test_everything_comes_back(run: Keeping, make: MakeRun, tmp_path: Path) -> N
         lee = accounts.add_user(
             session, site=None, login="lee", printed_name="Lee", role=Role.ATTENDING, password="a" * 12
         )
-        _, cookie = accounts.open_session(session, lee, lasts_s=3600)
+        opened, cookie = sessions.open_session(session, lee, lasts_s=3600)
+        kept = sessions.keep_search(session, opened.id, {"patient_name": "doe"})
     (waiting,) = run.receive()
     (run.spool / "00" / "quarantine" / f"{'0' * 32}.damaged.dcm").write_bytes(b"kept aside")
     run.seal()
@@ -48,10 +49,12 @@ def test_everything_comes_back(run: Keeping, make: MakeRun, tmp_path: Path) -> N
         assert accounts.token_principal(session, token).role == Role.DASHBOARD
         assert accounts.check_password(session, "lee", "a" * 12).login == "lee"
         with pytest.raises(NotAuthenticated):
-            accounts.session_principal(session, cookie, idle_s=3600)
+            sessions.session_principal(session, cookie, idle_s=3600)
+        assert sessions.kept_search(session, opened.id, kept) == {}
     assert fresh.index() == 1
     fresh.seal()
-    assert fresh.command("verify") == (0, "nothing is wrong\n")
+    code, told = fresh.command("verify")
+    assert (code, told.endswith("\nnothing is wrong\n")) == (0, True), told
 
 
 def test_an_image_that_is_indexed_while_a_backup_is_taken_is_in_it(run: Keeping, make: MakeRun, tmp_path: Path) -> None:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from sqlalchemy import create_engine, text
 
+from gateway import cli
 from gateway.backup import restoring
 from gateway.backup.shelf import Shelf, find
+from gateway.launcher.folder import DataFolder, State
+from record.db import parse_url
 from record.errors import Misconfigured
 from record.store import Kind
 from tests.instances import instance
-from tests.keeping import Keeping, MakeRun, files_below, kill_at, rows_of, whole
+from tests.keeping import Keeping, MakeRun, files_below, rows_of, whole
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -65,12 +77,75 @@ def test_a_backup_that_is_damaged_where_it_counts_is_refused_before_anything_is_
     assert [path for path in files_below(fresh.folder) if path.name != "seal.key"] == []
 
 
-def test_a_manifest_that_cannot_be_read_is_a_sentence(run: Keeping, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"database": None},
+        {"database": {"revision": "abc"}},
+        {"database": {"tables": []}},
+        {"database": {"tables": {"../../studies": {"columns": [], "rows": 0, "digest": ""}}}},
+        {"database": {"database_bytes": "x"}},
+        {"files": "many"},
+    ],
+)
+def test_a_manifest_that_cannot_be_read_is_a_sentence(run: Keeping, tmp_path: Path, wrong: dict[str, Any]) -> None:
     run.command("backup", "--to", tmp_path / "shelf")
     (backup,) = whole(tmp_path / "shelf")
-    (backup / "manifest.json").write_text('{"format": 1}')
-    code, told = run.command("restore", "--from", backup)
-    assert (code, "no backup's manifest" in told) == (1, True)
+    told = json.loads((backup / "manifest.json").read_text())
+    for name, value in wrong.items():
+        told[name] = told[name] | value if isinstance(value, dict) else value
+    (backup / "manifest.json").write_text(json.dumps(told))
+    code, said = run.command("restore", "--from", backup)
+    assert (code, "no backup's manifest" in said) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "STAMP/spool/00/{outside}/planted.dcm",
+        "STAMP/spool/00/ready/../../../../planted.dcm",
+        "STAMP/spool/../ready/planted.dcm",
+        "STAMP/spool/00/incoming/planted.dcm",
+        "STAMP/secrets/{outside}/planted.dcm",
+        "STAMP/secrets/other.key",
+        "STAMP/elsewhere/planted.dcm",
+        "20200101T000000.000Z/heads.log",
+        "store/junk/00/00/" + "0" * 32 + ".dcm",
+        "store/instances/../../" + "0" * 32 + ".dcm",
+        "/etc/planted.dcm",
+    ],
+)
+def test_a_listing_that_leads_out_of_the_backup_is_refused_before_anything_is_written(
+    run: Keeping, make: MakeRun, tmp_path: Path, path: str
+) -> None:
+    run.command("backup", "--to", tmp_path / "shelf")
+    (backup,) = whole(tmp_path / "shelf")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    path = path.replace("STAMP", backup.name).replace("{outside}", str(outside))
+    source = tmp_path / "shelf" / path.lstrip("/")
+    source.parent.mkdir(parents=True, exist_ok=True)
+    source.write_bytes(b"planted")
+    listing = (backup / "files.sha256").read_bytes() + f"{hashlib.sha256(b'planted').hexdigest()}  {path}\n".encode()
+    (backup / "files.sha256").write_bytes(listing)
+    told = json.loads((backup / "manifest.json").read_text())
+    told["listing_sha256"] = hashlib.sha256(listing).hexdigest()
+    (backup / "manifest.json").write_text(json.dumps(told))
+    fresh = make("fresh")
+    code, said = fresh.command("restore", "--from", backup)
+    assert (code, "names what cannot belong to it" in said) == (1, True), said
+    assert list(outside.iterdir()) == []
+    assert files_below(fresh.folder) == []
+    with pytest.raises(Misconfigured):
+        restoring.files(find(backup), fresh.places, tell=lambda _: None)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_backup_that_was_renamed_is_refused(run: Keeping, make: MakeRun, tmp_path: Path) -> None:
+    run.command("backup", "--to", tmp_path / "shelf")
+    (backup,) = whole(tmp_path / "shelf")
+    code, told = make("fresh").command("restore", "--from", backup.rename(tmp_path / "shelf" / "mine"))
+    assert (code, "Was the folder renamed?" in told) == (1, True)
 
 
 @pytest.mark.parametrize("name", ["manifest.json", "files.sha256"])
@@ -103,6 +178,33 @@ def test_a_backup_of_a_later_release_is_refused(run: Keeping, make: MakeRun, tmp
 # --- what interrupts ------------------------------------------------------------------------------------------------
 
 
+DIES = """
+import os, signal, sys
+from gateway import cli
+from gateway.commands import data
+words, say = sys.argv.pop(1), data.say
+def say_or_die(line):
+    if words in line:
+        os.kill(os.getpid(), signal.SIGKILL)
+    say(line)
+data.say = say_or_die
+cli.main()
+"""
+
+
+def killed_at(run: Keeping, words: str, *arguments: str | Path) -> None:
+    """A command in a process of its own that dies of kill -9 where it would say this, and no later."""
+    process = subprocess.run(
+        [sys.executable, "-P", "-c", DIES, words, *map(str, arguments)],
+        env={"PATH": "/usr/bin:/bin", **run.environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
 @pytest.mark.kill
 @pytest.mark.parametrize("words", ["the database", "the database:", "the store:"])
 def test_a_killed_backup_is_known_as_none_and_the_next_one_goes_on(
@@ -113,12 +215,12 @@ def test_a_killed_backup_is_known_as_none_and_the_next_one_goes_on(
     former = whole(shelf)
     run.receive()
     run.index()
-    killed = kill_at(run.process("backup", "--to", shelf), words)
-    if killed and whole(shelf) == former:
-        (left,) = set(Shelf(shelf).unfinished())
-        code, told = make("none").command("restore", "--from", left)
-        assert (code, "interrupted" in told) == (1, True)
-        assert find(shelf).folder == former[0], "the newest whole one counts"
+    killed_at(run, words, "backup", "--to", shelf)
+    assert whole(shelf) == former
+    (left,) = Shelf(shelf).unfinished()
+    code, told = make("none").command("restore", "--from", left)
+    assert (code, "interrupted" in told) == (1, True)
+    assert find(shelf).folder == former[0], "the newest whole one counts"
     code, told = run.command("backup", "--to", shelf)
     assert code == 0, told
     assert Shelf(shelf).unfinished() == []
@@ -133,11 +235,9 @@ def test_a_killed_restore_leaves_no_half_record_and_is_repeated(run: Keeping, ma
     run.command("backup", "--to", tmp_path / "shelf")
     fresh = make("fresh")
     for words in ("the store:", "the database:"):
-        kill_at(fresh.process("restore", "--from", tmp_path / "shelf"), words)
-        if fresh.count("events"):
-            break  # it was too late: everything is there
-    else:
-        assert fresh.command("restore", "--from", tmp_path / "shelf")[0] == 0
+        killed_at(fresh, words, "restore", "--from", tmp_path / "shelf")
+        assert fresh.count("events") == 0
+    assert fresh.command("restore", "--from", tmp_path / "shelf")[0] == 0
     assert rows_of(fresh) == rows_of(run)
     code, told = fresh.command("restore", "--from", tmp_path / "shelf")
     assert (code, "holds a record already" in told) == (1, True)
@@ -180,6 +280,11 @@ def test_a_backup_goes_into_a_folder_of_its_own(run: Keeping, tmp_path: Path) ->
     (tmp_path / "photos" / "holiday.jpg").touch()
     assert "holds other things (holiday.jpg" in run.command("backup", "--to", tmp_path / "photos")[1]
     assert "lies in what is to be backed up" in run.command("backup", "--to", run.folder / "store" / "backups")[1]
+    DataFolder(run.folder).prepare()
+    DataFolder(run.folder).write_state(State(environment=run.environment, embedded=False))
+    code, told = run.command("backup", "--to", run.folder / "backups", "--data-dir", run.folder)
+    assert (code, "lies in what is to be backed up" in told) == (1, True)
+    assert not (run.folder / "backups").exists()
     (tmp_path / "file").touch()
     code, told = run.command("backup", "--to", tmp_path / "file" / "below")
     assert (code, "cannot be made" in told) == (1, True)
@@ -198,6 +303,69 @@ def test_a_sealed_record_is_not_backed_up_without_its_key(run: Keeping, tmp_path
     code, told = run.command("backup", "--to", tmp_path / "shelf")
     assert (code, "COUNTERSIGN_SECRETS" in told) == (1, True)
     assert not (tmp_path / "shelf").exists()
+
+
+def test_a_sealed_record_is_not_restored_without_a_place_for_its_key(
+    run: Keeping, make: MakeRun, tmp_path: Path
+) -> None:
+    run.command("backup", "--to", tmp_path / "shelf")
+    fresh = make("fresh")
+    runner = CliRunner(env={**fresh.environment, "COUNTERSIGN_SECRETS": None})
+    done = runner.invoke(cli.cli, ["restore", "--from", str(tmp_path / "shelf")])
+    assert isinstance(done.exception, Misconfigured)
+    assert "COUNTERSIGN_SECRETS" in done.exception.message
+    assert fresh.count("events") == 0
+    assert files_below(fresh.folder) == []
+
+
+def test_a_schema_of_a_later_release_is_not_backed_up(run: Keeping, tmp_path: Path) -> None:
+    owner = create_engine(parse_url(run.database.owner_url))
+    with owner.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '0999'"))
+        connection.execute(text("COMMENT ON TABLE alembic_version IS 'countersign: runs_from=0998'"))
+    code, told = run.command("backup", "--to", tmp_path / "shelf")
+    assert (code, "was made by a later release" in told) == (1, True)
+    assert not (tmp_path / "shelf").exists()
+    with owner.begin() as connection:
+        connection.execute(text("COMMENT ON TABLE alembic_version IS 'countersign: runs_from=0001'"))
+    owner.dispose()
+    code, told = run.command("backup", "--to", tmp_path / "shelf")
+    assert (code, "only that release can put this backup back" in told) == (0, True)
+
+
+@contextlib.contextmanager
+def somebody_else() -> Iterator[None]:
+    """As an account that owns nothing here."""
+    if os.geteuid():
+        pytest.skip("only root can be somebody else")
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_a_backup_that_may_not_be_read_is_a_sentence(run: Keeping, tmp_path: Path) -> None:
+    shelf = tmp_path / "shelf"
+    run.command("backup", "--to", shelf)
+    (backup,) = whole(shelf)
+    with somebody_else():
+        for path in (shelf, backup):
+            with pytest.raises(Misconfigured, match="cannot be read: Permission denied"):
+                find(path)
+
+
+def test_only_the_owner_can_read_a_backup(run: Keeping, tmp_path: Path) -> None:
+    run.receive()
+    umask = os.umask(0)
+    try:
+        run.command("backup", "--to", tmp_path / "shelf")
+    finally:
+        os.umask(umask)
+    found = files_below(tmp_path / "shelf")
+    assert {path.name: path.stat().st_mode & 0o077 for path in found if path.name != ".lock"} == dict.fromkeys(
+        (path.name for path in found if path.name != ".lock"), 0
+    )
 
 
 def test_a_record_is_never_restored_over_another(run: Keeping, make: MakeRun, tmp_path: Path) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
+import sys
+import threading
+import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,18 +17,20 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from fastapi.testclient import TestClient
+from sqlalchemy import select
 
 from gateway import cli
 from gateway.indexer import Indexer
 from gateway.launcher.processes import wait_until
 from gateway.spool import read_peers
 from gateway.web import context
-from record import admission, studies
+from record import accounts, admission, db, readings, studies
 from record.admission import PRIOR_SOURCE
 from record.db import transaction
-from record.errors import CountersignError
+from record.errors import Conflict, CountersignError
+from record.models import Event
 from record.states import Role
-from tests.conftest import FreshDatabase
+from tests.conftest import FreshDatabase, RunningServers, _create, _drop, _named, _role
 from tests.records import arrival, count, study_of, uid
 from tests.web_records import PASSWORD, Desk, desk_on
 
@@ -41,7 +48,7 @@ def desk(database: FreshDatabase, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yield made
 
 
-def countersign(*arguments: object, stdin: str = "") -> tuple[int, str, str]:
+def countersign(*arguments: object, stdin: str | bytes = "") -> tuple[int, str, str]:
     """Run the command as its door would; exit status, standard output, standard error."""
     done = CliRunner().invoke(cli.cli, [str(a) for a in arguments], input=stdin)
     if isinstance(done.exception, CountersignError):
@@ -64,7 +71,7 @@ def listed(*arguments: object) -> list[dict[str, Any]]:
 def test_a_site_is_added_once_and_then_asked_for(desk: Desk) -> None:
     assert countersign("sites", "add", "north", "--language", "es")[0] == 0
     code, _, err = countersign("sites", "add", "north")
-    assert (code, err) == (1, "There is a site of this name.")
+    assert (code, err) == (1, "There is a site of this name; capitals make no difference.")
     assert countersign("sites", "add", "a\x1b[2J")[0] == 1
     assert [(s["name"], s["language"]) for s in listed("sites", "list")][-1] == ("north", "es")
     code, _, err = countersign("users", "add", "lee", "--role", "attending", "--name", "Dr. Lee", stdin=PASSWORD)
@@ -78,6 +85,98 @@ def test_a_site_is_added_once_and_then_asked_for(desk: Desk) -> None:
     )
     assert [u["login"] for u in listed("users", "list", "--site", "north")] == ["lee"]
     assert desk.events("site_added") == [{}]
+
+
+def test_names_that_differ_in_capitals_and_spaces_alone_are_one_name(desk: Desk) -> None:
+    assert countersign("sites", "add", " north ")[0] == 0
+    assert [site["name"] for site in listed("sites", "list")][-1] == "north"
+    for name in ("North", "NORTH ", "north"):
+        assert countersign("sites", "add", name)[0] == 1
+    add = ("--role", "attending", "--name", " Dr. Lee ", "--site", "north")
+    assert countersign("users", "add", " lee ", *add, stdin=PASSWORD)[0] == 0
+    for login in ("lee", "Lee", " LEE"):
+        code, _, err = countersign("users", "add", login, *add, stdin=PASSWORD)
+        assert (code, "is taken" in err) == (1, True)
+    assert [(u["login"], u["printed_name"]) for u in listed("users", "list")] == [("lee", "Dr. Lee")]
+    assert countersign("users", "add", "l" * 65, *add, stdin=PASSWORD)[0] == 1
+
+
+def test_the_same_login_added_twice_at_once_is_told_the_second(desk: Desk) -> None:
+    def add(session: Any, login: str) -> None:
+        accounts.add_user(
+            session, site="main", login=login, printed_name="Dr. Lee", role=Role.ATTENDING, password=PASSWORD
+        )
+
+    ended: list[BaseException | None] = []
+
+    def second() -> None:
+        try:
+            with transaction(desk.engine) as session:
+                add(session, "LEE")
+            ended.append(None)
+        except CountersignError as error:
+            ended.append(error)
+
+    with transaction(desk.engine) as session:
+        add(session, "lee")
+        session.flush()
+        other = threading.Thread(target=second)
+        other.start()
+        other.join(0.3)
+        assert not ended, "it waits until the first is through"
+    other.join(10)
+    assert [type(each) for each in ended] == [Conflict]
+
+
+@pytest.mark.parametrize("given", [b"\xff\xfe a good password\n", b"x" * 5_000_000, b"a good\0password\n", b"short\n"])
+def test_a_password_that_nobody_could_type_is_refused_in_a_sentence(desk: Desk, given: bytes) -> None:
+    for verb in (("add", "lee", "--role", "attending", "--name", "Lee", "--site", "main"), ("password", "lee")):
+        code, out, err = countersign("users", *verb, stdin=given)
+        assert (code, out) == (1, "")
+        assert "password" in err or "UTF-8" in err
+    assert listed("users", "list") == []
+
+
+@pytest.mark.slow
+def test_with_its_standard_input_closed_a_password_is_made(desk: Desk) -> None:
+    add = "users add lee --role attending --name Lee --site main"
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -P -m gateway {add} <&-"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert _sign_in(desk, done.stdout.strip()).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("users", "list"),
+        ("sites", "list"),
+        ("studies", "list"),
+        ("verify",),
+        ("backup", "--to", "backups"),
+        ("health", "sweep"),
+        ("users", "add", "lee", "--role", "attending", "--name", "Lee"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("lacking", ["the programs' role", "the schema"])
+def test_on_a_server_that_was_never_migrated_every_verb_names_the_command_that_does(
+    servers: RunningServers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: tuple[str, ...], lacking: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COUNTERSIGN_STORE", str(tmp_path / "store"))
+    if lacking == "the programs' role":
+        monkeypatch.setattr(db, "APP_ROLE", "countersign_nobody")  # what `SET ROLE` meets on a new server
+    name = f"countersign_empty_{uuid.uuid4().hex[:8]}"
+    _create(servers, name, f'OWNER "{_role(servers.owner_url)}"')
+    try:
+        monkeypatch.setenv("DATABASE_URL", _named(servers.database_url, name))
+        code, _, err = countersign(*verb)
+    finally:
+        _drop(servers, name)
+    assert code == 1
+    assert "countersign migrate" in err
 
 
 def test_disabling_somebody_ends_their_sessions_at_once_and_enabling_lets_them_sign_in(desk: Desk) -> None:
@@ -170,6 +269,39 @@ def test_a_peer_that_is_removed_leaves_the_listeners_snapshot(desk: Desk, tmp_pa
     code, _, err = countersign("peers", "remove", "PACS", "10.0.0.9")
     assert (code, "no such sender" in err) == (1, True)
     assert len(desk.events("peer_removed")) == 1
+
+
+def test_what_a_command_changes_of_accounts_is_on_record_as_a_command(desk: Desk) -> None:
+    for arguments in (
+        ("sites", "add", "north"),
+        ("users", "add", "lee", "--role", "attending", "--name", "Dr. Lee", "--site", "north"),
+        ("users", "password", "lee"),
+        ("users", "disable", "lee"),
+        ("users", "enable", "lee"),
+        ("tokens", "add", "board", "--role", "dashboard", "--site", "north"),
+        ("tokens", "revoke", "board", "--site", "north"),
+        ("peers", "add", "PACS", "10.0.0.9", "--site", "north"),
+        ("peers", "remove", "PACS", "10.0.0.9"),
+    ):
+        assert countersign(*arguments)[0] == 0, arguments
+    with transaction(desk.engine) as session:
+        rows = session.execute(select(Event.kind, Event.actor_kind).where(Event.actor_kind == "command")).all()
+    assert sorted(row.kind for row in rows) == sorted(
+        [
+            *("site_added", "user_added", "password_reset", "user_disabled", "user_enabled"),
+            *("token_added", "token_revoked", "peer_added", "peer_removed"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("part", ["cpu", "gpu", "worker-cpu", "worker-gpu"])
+def test_a_worker_is_asked_for_by_every_name_that_it_bears(desk: Desk, part: str) -> None:
+    code, _, err = countersign("health", part)
+    assert (code, f"the {part} gave no sign" in err) == (1, True)
+    with transaction(desk.engine) as session:
+        kind = part.removeprefix("worker-")
+        readings.report_worker(session, f"{socket.gethostname()}:7", kind, model="phantom", slots=1, identity={})
+    assert countersign("health", part)[0] == 0
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------

@@ -113,6 +113,24 @@ def test_every_secret_of_the_file_is_made_or_is_a_certificate(tmp_path: Path) ->
     assert (folder / "seal.key").read_bytes() == before
 
 
+def test_a_container_made_anew_takes_the_former_one_s_place_and_two_workers_still_differ() -> None:
+    """A part is known by its kind and host name: a fixed one for what runs once on a machine, which is in it."""
+    named = {name: composed(COUNTERSIGN_MACHINE="alpha")["services"][name].get("hostname") for name in OURS}
+    assert {name: host for name, host in named.items() if host} == {
+        name: f"{name}.alpha" for name in ("listener", "indexer", "api", "sweep")
+    }
+    assert SERVICES["sweep"]["hostname"] != composed(COUNTERSIGN_MACHINE="beta")["services"]["sweep"]["hostname"]
+
+
+def test_a_restore_by_the_book_starts_no_migration_first() -> None:
+    """`run` starts what the service depends on, and a schema of today takes no backup of yesterday's."""
+    assert "migrate" in SERVICES["sweep"]["depends_on"]
+    text = (ROOT / "docs" / "operations.md").read_text().replace("\\\n", " ")
+    runs = [line for line in text.splitlines() if line.startswith("docker compose run") and " restore " in line]
+    assert runs
+    assert all("--no-deps" in line for line in runs)
+
+
 def test_the_model_runs_on_a_gpu_or_without_one_by_profile() -> None:
     (device,) = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
     assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])

@@ -237,6 +237,20 @@ def test_a_cluster_of_another_major_version_is_told_and_left_alone(cluster):
         mark.write_text(true)
 
 
+@pytest.mark.parametrize("damaged", [b"", b"eighteen\n", b"\xff\xfe", b"9.6\n", "²\n".encode(), b"1" * 5000])
+def test_a_cluster_that_does_not_say_who_made_it_is_told_as_damaged_and_left_alone(cluster, damaged):
+    root, state = cluster
+    mark = settle(root, root / "logs").home / "postgres" / "cluster" / "PG_VERSION"
+    true = mark.read_bytes()
+    mark.write_bytes(damaged)
+    try:
+        with pytest.raises(Misconfigured, match="PG_VERSION names no major version"):
+            Servers(root, root / "logs", state).start(StopRequest())
+        assert mark.read_bytes() == damaged
+    finally:
+        mark.write_bytes(true)
+
+
 def test_a_failed_initdb_leaves_no_half_cluster(tmp_path_factory):
     root = Path(tempfile.mkdtemp(prefix="countersign-launcher-"))
     root.chmod(0o711)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from sqlalchemy import text
 
+from gateway.web import proving
 from gateway.web.app import create_app
 from record import admission
 from record.body import BANNER_DRAFT
@@ -48,6 +52,13 @@ def submit(client: TestClient, page: httpx.Response, action: str, **values: str)
 
 def editor_text(page: httpx.Response) -> str:
     found = re.search(r'<textarea id="text"[^>]*>\n(.*?)</textarea>', page.text, re.DOTALL)
+    assert found
+    return html.unescape(found[1])
+
+
+def editor_text_kept(page: httpx.Response) -> str:
+    """The text on the page that needs no database."""
+    found = re.search(r'<textarea name="text"[^>]*>\n(.*?)</textarea>', page.text, re.DOTALL)
     assert found
     return html.unescape(found[1])
 
@@ -135,7 +146,7 @@ def test_a_physician_edits_saves_and_signs_exactly_what_is_shown(desk: Desk) -> 
     signed = submit(client, refused, f"{report}/sign", password=PASSWORD)
     assert signed.headers["location"] == f"/studies/{study_uid}?done=signed"
     page = client.get(signed.headers["location"])
-    assert "Signed by <strong>Dr. Attending</strong>" in page.text
+    assert "Signed by <strong><bdi>Dr. Attending</bdi></strong>" in page.text
     assert "authorship and approval" in page.text
     assert "<textarea" not in page.text
     assert client.get(f"{report}/sign").status_code == 303
@@ -198,8 +209,69 @@ def test_a_text_outlives_the_session_it_was_typed_in(desk: Desk) -> None:
     assert desk.report_of(study_uid).revision == 2
 
 
-def test_a_text_outlives_the_database(
-    desk: Desk, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def away(tmp_path: Path) -> FastAPI:
+    """The same pages while PostgreSQL is gone: nothing listens where their engine looks."""
+    return create_app(ApiSettings(database_url="postgresql://x:y@127.0.0.1:9/z", store=tmp_path))
+
+
+def as_now(client: TestClient, app: FastAPI) -> TestClient:
+    """The same browser, whose server has lost its database."""
+    now = TestClient(app, raise_server_exceptions=False, follow_redirects=False, headers={"Accept": "text/html,*/*"})
+    now.cookies.update(dict(client.cookies))
+    return now
+
+
+def test_a_text_outlives_the_database(desk: Desk, away: FastAPI) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT)
+    page = client.get(f"/studies/{study_uid}")
+    kept = submit(as_now(client, away), page, f"{report}/text", text="Findings:\nMy <long> text.")
+    assert kept.status_code == 503
+    assert "The database does not answer" in kept.text
+    assert editor_text_kept(kept) == "Findings:\nMy <long> text."
+    still = submit(as_now(client, away), kept, f"{report}/text", text=editor_text_kept(kept))
+    assert (still.status_code, editor_text_kept(still)) == (503, editor_text_kept(kept))
+    assert submit(client, still, f"{report}/text", text=editor_text_kept(still)).status_code == 303
+    assert desk.report_of(study_uid).revision == 2
+
+
+def test_a_text_outlives_its_session_and_then_the_database(desk: Desk, away: FastAPI) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.RESIDENT, login="unlucky")
+    page = client.get(f"/studies/{study_uid}")
+    with transaction(desk.engine) as session:
+        session.execute(text("UPDATE user_sessions SET ended_at = now()"))
+    over = submit(client, page, f"{report}/text", text="Findings:\nMy text.")
+    right = {"login": "unlucky", "password": PASSWORD, "text": "Findings:\nMy text."}
+    kept = submit(as_now(client, away), over, "/sign-in", **right)
+    assert kept.status_code == 503
+    assert "The database does not answer" in kept.text
+    assert editor_text_kept(kept) == "Findings:\nMy text."
+    back = submit(client, kept, "/sign-in", **right)
+    assert (back.status_code, editor_text(back)) == (200, "Findings:\nMy text.")
+
+
+def test_a_text_outlives_a_door_that_many_stand_before(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, right = desk.app.state.web, {"login": desk.user(Role.RESIDENT), "password": PASSWORD}
+    form = {**right, "report_id": str(desk.report_of(desk.study()).id), "seen": "1", "text": "My text."}
+    client = desk.client(headers={"Accept": "text/html"})
+    with contextlib.ExitStack() as others:
+        for _ in range(2):
+            others.enter_context(web.proving.strangers.entered())
+        monkeypatch.setattr(proving, "_WAIT_S", 0.01)
+        kept = client.post("/sign-in", data=form)
+        page = client.post("/sign-in", data=right)
+    assert (kept.status_code, editor_text_kept(kept)) == (503, "My text.")
+    assert (page.status_code, page.headers["retry-after"]) == (503, "2")
+    assert "Too much is asked for at once" in page.text
+    assert client.post("/sign-in", data=right).status_code == 303
+
+
+def test_a_text_outlives_a_database_that_goes_once_the_session_is_known(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError
 
@@ -210,11 +282,11 @@ def test_a_text_outlives_the_database(
     client = browser(desk, Role.RESIDENT)
     page = client.get(f"/studies/{study_uid}")
 
-    def away(*_: object, **__: object) -> int:
+    def gone(*_: object, **__: object) -> int:
         raise OperationalError("SELECT", {}, Exception("gone"))
 
-    with monkeypatch.context() as gone:
-        gone.setattr(report_pages, "save_text", away)
+    with monkeypatch.context() as patched:
+        patched.setattr(report_pages, "save_text", gone)
         kept = submit(client, page, f"{report}/text", text="Findings:\nMy text.")
     assert kept.status_code == 503
     assert "My text." in kept.text

@@ -86,7 +86,7 @@ def test_what_belongs_to_the_record_is_not_translated(desk: Desk) -> None:
     assert BANNER_DRAFT in page
     assert "以下文字由机器撰写" in page
     assert "There is an opacity in the left upper zone." in page
-    assert "· Report</dd>" in page
+    assert "· Report</bdi></dd>" in page
     assert "置信度低" in page
 
 

@@ -34,15 +34,15 @@ def browser(desk: Desk, role: Role = Role.ATTENDING) -> TestClient:
 def names(page: httpx.Response) -> list[str]:
     """The patients of a worklist, from top to bottom."""
     assert page.status_code == 200
-    return re.findall(r'<th scope="row"><a href="[^"]*">([^<]*)</a>', page.text)
+    return re.findall(r'<th scope="row"><a href="[^"]*"><bdi>([^<]*)</bdi></a>', page.text)
 
 
 def search(client: TestClient, **words: str) -> httpx.Response:
     answer = client.post("/search", data={"csrf": csrf_of(client.get("/")), **words})
-    if answer.status_code != 303:
+    if answer.status_code != 303 or answer.headers["location"] == "/":
         return answer
-    assert answer.headers["location"] == "/search"
-    return client.get("/search")
+    assert re.fullmatch(r"/search\?kept=[0-9a-f]{8}", answer.headers["location"])
+    return client.get(answer.headers["location"])
 
 
 def change(desk: Desk, study_uid: str, changes: str) -> None:
@@ -140,14 +140,19 @@ def test_what_was_found_is_turned_page_by_page_and_can_be_come_back_to(
     assert following
     assert "MANY" not in following[1]
     assert names(client.get(following[1].replace("&amp;", "&"))) == ["MANY, 0"]
-    assert names(client.get("/search")) == ["MANY, 2", "MANY, 1"]
+    search(client, patient_name="another")
+    assert names(client.get(str(page.url))) == ["MANY, 2", "MANY, 1"], "each tab has its own"
+    for number in range(8):
+        search(client, patient_name=f"another {number}")
+    assert client.get(str(page.url)).headers["location"] == "/"
 
 
 def test_what_was_searched_for_is_its_session_s_alone_and_forgotten_with_it(desk: Desk) -> None:
     desk.study(patient_name="KEPT^ONE")
     client, other = browser(desk), browser(desk)
-    assert names(search(client, patient_name="kept")) == ["KEPT, ONE"]
-    assert other.get("/search").headers["location"] == "/"
+    page = search(client, patient_name="kept")
+    assert names(page) == ["KEPT, ONE"]
+    assert other.get(str(page.url)).headers["location"] == "/"
     client.post("/sign-out", data={"csrf": csrf_of(client.get("/"))})
     forgotten = browser(desk)
     assert names(search(forgotten, patient_name="kept")) == ["KEPT, ONE"]

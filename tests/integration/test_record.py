@@ -11,11 +11,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from record import admission, audit, claims, leases, migrate, readings, reports, studies
-from record.body import Origin, from_plain
+from record.body import Body, Origin
 from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, LeaseLost, NewImages, NotFound, NotPermitted, StaleRevision
 from record.models import APPEND_ONLY, Reading, Report, Site
 from record.states import Guard, ReadingState, ReportState, Role, StudyState
+from record.written import read
 from tests.conftest import FreshDatabase
 from tests.records import SR, again, arrival, closed, count, draft_body, drafted, person, proof, study_of, uid
 
@@ -209,7 +210,7 @@ def test_a_draft_becomes_a_report_that_is_edited_and_signed(session: Session) ->
     report = drafted(session, study)
     doctor = person(session, Role.ATTENDING)
     text_seen = draft_body().plain().replace("left", "right")
-    saved = reports.save(session, report.id, from_plain(text_seen, draft_body()), by=doctor, seen=1)
+    saved = reports.save(session, report.id, read(text_seen), by=doctor, seen=1)
     assert saved.number == 2
     signature = reports.sign(session, report.id, by=doctor, seen=2, shown=1, proof=proof(session, doctor), reasons={})
     assert (report.state, report.signed_revision) == (ReportState.FINAL, 2)
@@ -274,9 +275,8 @@ def test_a_skipped_study_is_reported_by_hand_with_nothing_of_the_machine_in_it(s
     study = closed(session, [arrival(uid(), sop_class_uid=SR, has_pixels=False)])
     doctor = person(session, Role.ATTENDING)
     report = reports.begin_by_hand(session, study.id, by=doctor)
-    body = from_plain("Findings:\nSeen elsewhere.", draft_body())
-    saved = reports.save(session, report.id, body, by=doctor, seen=1)
-    assert all(s.origin is Origin.HUMAN for _, s in from_plain("", body).sentences())
+    saved = reports.save(session, report.id, read("Findings:\nSeen elsewhere."), by=doctor, seen=1)
+    assert [s.origin for _, s in Body.from_canonical(saved.body).sentences()] == [Origin.HUMAN]
     assert '"origin":"machine"' not in saved.body
     with pytest.raises(Conflict):
         reports.begin_by_hand(session, study.id, by=doctor)

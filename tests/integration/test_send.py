@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +19,9 @@ from typing import Self
 import pytest
 from pynetdicom import AE, evt
 
-from gateway.dicom.outgoing import Outcome, Told, find
+from gateway.commands.sent import Journal
+from gateway.commands.transfer import _chained
+from gateway.dicom.outgoing import Found, Outcome, Outgoing, Told, describe, find
 from gateway.dicom.send import Destination, Retries, deliver, unreachable
 from gateway.launcher.processes import free_port, wait_until
 from tests.instances import BIG, CT, EXPLICIT, encoded, instance, saved
@@ -148,6 +151,127 @@ def test_a_journal_lets_an_interrupted_transfer_go_on_and_a_changed_file_goes_ag
 
 
 @pytest.mark.slow
+def test_a_journal_on_a_full_disk_ends_no_transfer_and_says_what_it_lacks(listener: Running, tmp_path: Path) -> None:
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number in range(3):
+        saved(folder, instance(), f"{number}.dcm")
+    journal, to = tmp_path / "journal", f"127.0.0.1:{listener.port}"
+    line = f"{sys.executable} -P -m gateway send {folder} --to {to} --journal {journal}"
+
+    def full(more: str = "") -> tuple[int, str, str]:
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -f 0; exec {line} {more}"], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = full("--json")
+    lines = [json.loads(each) for each in out.splitlines()]
+    assert code == 1
+    assert [line.get("outcome") for line in lines] == ["accepted"] * 3 + [None]
+    assert lines[-1]["summary"]["not_in_journal"] == 3
+    code, out, err = full()
+    assert (code, out.count("accepted: ")) == (1, 3)
+    assert "3 of the files that were accepted are not in it" in err
+    assert "File too large" in err
+    code, lines = told(listener, folder, "--journal", journal)
+    assert (code, [line.get("outcome") for line in lines[:-1]]) == (0, ["accepted"] * 3)
+
+
+def test_a_line_of_the_journal_that_was_cut_short_costs_that_one_file_alone(tmp_path: Path) -> None:
+    path, where = tmp_path / "journal", Destination("127.0.0.1", 104, AET)
+    ones = [describe(Found(saved(tmp_path, instance(), name))) for name in ("a", "b")]
+    first, second = (one for one in ones if isinstance(one, Outgoing))
+
+    def note(journal: Journal, one: Outgoing) -> None:
+        assert journal.is_new(one)
+        journal.note(Told(one.path, Outcome.ACCEPTED))
+
+    note(Journal(path, where), first)
+    path.write_bytes(path.read_bytes()[:-9])
+    note(Journal(path, where), second)
+    again = Journal(path, where)
+    assert [again.is_new(one) for one in (first, second)] == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", [b"\n", b"\0"], ids=["a line each", "find -print0"])
+def test_a_list_may_name_what_no_file_can_be_called_and_the_rest_is_sent(
+    listener: Running, tmp_path: Path, end: bytes
+) -> None:
+    fine, strange = (
+        saved(tmp_path, instance(), "a.dcm"),
+        saved(tmp_path, instance(), "b\nc.dcm" if end == b"\0" else "b\rc"),
+    )
+    names = [bytes(fine), b"x" * 5000, bytes(tmp_path / "nowhere"), bytes(strange)]
+    if end == b"\n":
+        names = [*names[:1], b"y" * (1 << 17), *names[1:], b"nul\0within"]  # behind what is first looked at
+    code, lines = told(listener, "--list", "-", stdin=end.join(names))
+    ends = Counter(line.get("outcome") for line in lines[:-1])
+    assert code == 1
+    assert ends == {"accepted": 2, "unreadable": len(names) - 2}
+
+
+@pytest.mark.slow
+def test_a_list_from_a_standard_input_that_is_closed_is_a_mistake_told_in_a_sentence() -> None:
+    line = f"{sys.executable} -P -m gateway send --list - --to 127.0.0.1:104 <&-"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "standard input is closed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_list_is_sent_while_it_is_written() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as listed, os.fdopen(writing, "wb", buffering=0) as written:
+        named = _chained([], listed)
+        for name in ("first", "second"):
+            written.write(f"{name}\n".encode())
+            assert next(named) == Path(name)
+        written.write(b"third")
+        written.close()
+        assert list(named) == [Path("third")]
+
+
+def test_a_folder_may_be_as_deep_as_a_file_system_lets_it_be() -> None:
+    top = tempfile.mkdtemp()  # not pytest's, which removes a folder by recursion
+    here = os.open(top, os.O_RDONLY)
+    try:
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=here)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = deeper
+        os.close(os.open("file", os.O_CREAT, dir_fd=here))
+        (found,) = find([Path(top)])
+    finally:
+        os.close(here)
+        subprocess.run(["rm", "-r", top], check=True)
+    assert found.path.name == "file"
+    assert len(found.path.parts) > 1500
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can be somebody else")
+def test_what_lies_in_a_folder_that_may_be_listed_and_not_entered_is_unreadable() -> None:
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made) / "listed"
+        folder.mkdir()
+        saved(folder, instance(), "a.dcm")
+        (folder / "below").mkdir()
+        folder.chmod(0o744)
+        Path(made).chmod(0o755)
+        os.seteuid(65534)
+        try:
+            ends = [each if isinstance(each, Told) else describe(each) for each in find([folder])]
+        finally:
+            os.seteuid(0)
+    assert [(each.path.name, getattr(each, "outcome", None)) for each in ends] == [
+        ("a.dcm", Outcome.UNREADABLE), ("below", Outcome.UNREADABLE)
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
 def test_a_look_at_the_files_connects_to_nobody(tmp_path: Path) -> None:
     code, out, err = countersign("send", a_cd(tmp_path / "cd"), "--dry-run", "--to", "127.0.0.1:1")
     assert code == 0
@@ -196,8 +320,14 @@ def test_a_sender_the_listener_does_not_know_is_told_so_at_once(tmp_path: Path) 
     with listening(tmp_path / "spool", open_peers=0) as strict:
         path = saved(tmp_path, instance())
         (told,) = deliver(find([path]), Destination("127.0.0.1", strict.port, AET, "STRANGER"), Retries(3, pause_s=60))
+        code, out, err = countersign("send", path, "--to", f"127.0.0.1:{strict.port}", "--calling-aet", "STRANGER")
     assert told.outcome is Outcome.UNSENT
     assert "does not know the calling AE title STRANGER" in told.why
+    assert told.permanent
+    assert code == 1
+    assert "does not know the calling AE title STRANGER" in out
+    assert "refused every time until the reason above is changed" in err
+    assert "send the same again" not in err
 
 
 @pytest.mark.slow

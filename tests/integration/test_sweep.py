@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select, text
 from structlog.testing import capture_logs
 
-from record import admission, sweep
+from record import admission, sessions, sweep
 from record.db import connect, transaction
+from record.models import StoreDeletion, User
 from record.settings import SweepSettings
-from record.states import StudyState
+from record.states import Role, StudyState
+from record.store import Kind
 from tests.conftest import FreshDatabase
-from tests.records import arrival, study_of, uid
+from tests.records import arrival, person, study_of, uid
 
 POISON = """
 CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -77,3 +80,56 @@ def test_a_study_that_somebody_has_locked_waits_for_the_next_round(engine: Engin
         assert round_of.held_up
     sweep.run_once(round_of)
     assert state_of(engine, study_uid) == StudyState.READY
+
+
+def test_a_session_that_is_over_keeps_no_words_and_goes_after_ninety_days(
+    engine: Engine, round_of: sweep.Sweep
+) -> None:
+    ends = {
+        "open": "seen_at = now() - interval '59 minutes'",
+        "idle": "seen_at = now() - interval '61 minutes'",
+        "ended": "ended_at = now() - interval '89 days', expires_at = now() - interval '89 days'",
+        "expired": "expires_at = now() - interval '1 s'",
+        "ended long ago": "ended_at = now() - interval '91 days'",
+        "expired long ago": "expires_at = now() - interval '91 days'",
+    }
+    with transaction(engine) as session:
+        user = session.get_one(User, person(session, Role.ATTENDING).id)
+        ids = {name: sessions.open_session(session, user, lasts_s=3600)[0].id for name in ends}
+        for name, how in ends.items():
+            change = f"UPDATE user_sessions SET search = '{{}}', csrf_secret = :name, {how} WHERE id = :id"
+            session.execute(text(change), {"name": name, "id": ids[name]})
+
+    def left() -> dict[str, bool]:
+        with transaction(engine) as session:
+            rows = session.execute(text("SELECT csrf_secret, search IS NOT NULL FROM user_sessions"))
+            return dict(rows.all())
+
+    sweep.run_once(round_of)
+    assert left() == {"open": True, "idle": False, "ended": False, "expired": False}
+    with transaction(engine) as session:
+        session.execute(text("UPDATE user_sessions SET ended_at = now()"))
+    sweep.run_once(round_of)
+    assert left()["open"], "once a minute is enough"
+
+
+def test_a_file_that_cannot_be_deleted_keeps_no_other_from_going(engine: Engine, round_of: sweep.Sweep) -> None:
+    keys = [f"{number:032x}" for number in range(1, 4)]
+    for key in keys:
+        round_of.store.put(Kind.INSTANCE, key, b"bytes")
+    with round_of.store.local(Kind.INSTANCE, keys[1]) as path:
+        path.unlink()
+        (path / "in the way").mkdir(parents=True)
+    with transaction(engine) as session:
+        session.add_all([StoreDeletion(kind=Kind.INSTANCE, key=key) for key in keys])
+
+    def left() -> list[str]:
+        with transaction(engine) as session:
+            return list(session.scalars(select(StoreDeletion.key)))
+
+    for _ in range(2):
+        sweep.run_once(round_of)
+        assert left() == [keys[1]]
+    shutil.rmtree(path)
+    sweep.run_once(round_of)
+    assert left() == []

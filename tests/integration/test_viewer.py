@@ -138,7 +138,8 @@ def test_a_study_of_many_series_shows_fewer_images_of_each(desk: Desk, physician
 def links(page: str) -> dict[str, str]:
     """The addresses of the steps by their name."""
     return {
-        step: href.replace("&amp;", "&") for href, step in re.findall(r'href="([^"]+)" data-go data-step="(\w+)"', page)
+        step: href.replace("&amp;", "&")
+        for href, step in re.findall(r'href="([^"]+)" data-go="step" data-step="(\w+)"', page)
     }
 
 

@@ -20,7 +20,7 @@ from record.db import connect, transaction
 from record.errors import IllegalMove, LeaseLost
 from record.models import Reading, Study
 from record.states import Role
-from record.store import Store
+from record.store import Kind, Store
 from tests.bench import FAST, MODEL, Bench, admit_phantoms, small_server, states, wait_for
 from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, person, uid
@@ -64,6 +64,7 @@ def test_phantoms_are_drafted_by_the_phantom_model(engine: Engine, bench: Bench,
 
 
 def test_what_no_protocol_is_for_abstains_with_its_reason(engine: Engine, bench: Bench) -> None:
+    bench.store.put(Kind.INSTANCE, uuid.uuid4().hex, b"whatever")  # an empty store would be refused
     with transaction(engine) as session:
         closed(session, [arrival(uid(), modality="SM")])
         closed(session, [arrival(uid(), modality="CT")])

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from record.body import BANNER_DRAFT, EMPTY, Body, Origin, Section, SectionCode, Sentence, from_plain, reconcile
+from record.body import BANNER_DRAFT, EMPTY, Body, Origin, Section, SectionCode, Sentence
 from record.errors import InvalidRequest
+from record.origins import settle
+from record.written import read
 
 MACHINE = Body(
     sections=(
@@ -24,6 +26,10 @@ MACHINE = Body(
         Section(SectionCode.IMPRESSION, (Sentence("impression-m1", "Left opacity.", Origin.MACHINE, "impression-m1"),)),
     )
 )
+
+
+def from_plain(text: str, former: Body) -> Body:
+    return settle(read(text), former)
 
 
 def test_the_canonical_bytes_are_what_is_hashed_and_read_back() -> None:
@@ -57,7 +63,7 @@ def test_a_client_cannot_claim_that_the_machine_wrote_its_words() -> None:
     forged = Body(
         sections=(Section(SectionCode.FINDINGS, (Sentence("x", "Mine.", Origin.MACHINE, "x", ("ab" * 32,)),)),)
     )
-    settled = reconcile(forged, EMPTY)
+    settled = settle(forged, EMPTY)
     assert settled.sections[0].sentences[0] == Sentence("x", "Mine.", Origin.HUMAN)
 
 
@@ -160,3 +166,28 @@ def test_chinese_sentences_are_compared_by_their_characters():
     )),))  # fmt: skip
     assert from_plain("右肺上野见片状高密度影。", former).sections[0].sentences[0].origin is Origin.EDITED
     assert from_plain("肋骨未见骨折。", former).sections[0].sentences[0].origin is Origin.HUMAN
+
+
+def test_what_was_stored_before_sentences_named_their_draft_reads_back_to_the_same_bytes() -> None:
+    stored = (
+        '{"language":"en","schema":1,"sections":[{"code":"findings","sentences":[{"flags":[],"id":"findings-m1",'
+        '"origin":"edited","pictures":[],"source":"findings-m1","text":"Clear."}]}]}'
+    )
+    assert Body.from_canonical(stored).canonical() == stored
+
+
+def test_a_sentence_names_the_draft_of_its_source_where_that_is_another_one() -> None:
+    value = MACHINE.as_dict()
+    assert "draft" not in value["sections"][0]["sentences"][0]
+    value["sections"][0]["sentences"][0]["draft"] = "01923f5e-7d00-7e50-9e60-51a2b3c4d501"
+    read_back = Body.from_canonical(Body.from_dict(value).canonical())
+    assert read_back.as_dict() == value
+    value["sections"][0]["sentences"][0]["draft"] = "findings-m1"
+    with pytest.raises(InvalidRequest):
+        Body.from_dict(value)
+
+
+def test_what_was_once_accepted_stays_readable() -> None:
+    sentences = tuple(Sentence(f"s{n}", "\u202eNo\u200b " if n % 2 else "", Origin.HUMAN) for n in range(2_000))
+    stored = Body(sections=(Section(SectionCode.FINDINGS, sentences),)).canonical()
+    assert Body.from_canonical(stored).canonical() == stored

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
-from gateway.commands.output import print_table
+from gateway.commands.output import counted, print_table
 from gateway.launcher import folder as folders
 from gateway.launcher.folder import DataFolder, State
 from record.errors import Misconfigured
@@ -316,3 +316,13 @@ def test_what_a_stranger_chose_cannot_move_the_terminals_cursor(capsys):
         "王小明               -",
         "-                    z",
     ]
+
+
+def test_a_column_of_numbers_ends_where_its_title_does(capsys):
+    print_table(("LANE", "COUNT"), [("stat", 7), ("routine", 1200)])
+    assert capsys.readouterr().out.splitlines() == ["LANE     COUNT", "stat         7", "routine   1200"]
+
+
+def test_things_are_counted_in_words():
+    assert [counted(n, "file") for n in (0, 1, 2)] == ["0 files", "1 file", "2 files"]
+    assert counted(2, "thing needs", "things need") == "2 things need"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from gateway.web.comparison import Compared, compare
-from record.body import Body, Origin, Section, SectionCode, Sentence, from_plain
+from record.body import Body, Origin, Section, SectionCode, Sentence
+from record.origins import settle
+from record.written import read
 
 DRAFT = Body(
     sections=(
@@ -23,7 +25,7 @@ DRAFT = Body(
 
 
 def edited(text: str) -> list[Compared]:
-    return compare(DRAFT.as_dict(), from_plain(text, DRAFT).as_dict())
+    return compare(DRAFT.as_dict(), settle(read(text), DRAFT).as_dict())
 
 
 def words(pieces: Any) -> str:
@@ -63,3 +65,37 @@ def test_chinese_is_compared_character_by_character() -> None:
 def test_all_that_stands_in_a_report_of_ones_own_is_added_and_removed() -> None:
     found = edited("Findings:\nNormal.\n")
     assert [one.what for one in found] == ["added", "removed", "removed", "removed", "removed"]
+
+
+OFFER = "01923f5e-7d00-7e50-9e60-51a2b3c4d501"
+
+
+def of_findings(*sentences: Sentence) -> dict[str, Any]:
+    return Body(sections=(Section(SectionCode.FINDINGS, sentences),)).as_dict()
+
+
+def test_a_sentence_that_stands_in_another_section_is_no_difference() -> None:
+    text = "Impression:\nThere is an opacity in the left upper zone.\nNo effusion is seen.\n肺部阴影。\nThe heart is not enlarged."
+    assert edited(text) == []
+
+
+def test_another_draft_s_sentence_is_not_taken_for_the_one_of_the_same_id() -> None:
+    mine = Sentence("findings-m1", "The left lung is clear.", Origin.MACHINE)
+    theirs = Sentence("findings-h1", "The right lung is clear.", Origin.MACHINE, "findings-m1", draft=OFFER)
+    found = compare(of_findings(mine), of_findings(theirs, mine))
+    assert [(one.what, words(one.after)) for one in found] == [("added", "[The right lung is clear.]")]
+    (alone,) = compare(of_findings(mine), of_findings(theirs))
+    assert words(alone.after) == "The [right] lung is clear.", "what is like it is shown beside it all the same"
+
+
+def test_a_person_s_sentence_under_a_machine_s_id_is_added() -> None:
+    mine = Sentence("findings-m1", "The heart is not enlarged.", Origin.MACHINE)
+    found = compare(of_findings(mine), of_findings(Sentence("findings-m1", "The heart is enlarged.", Origin.HUMAN)))
+    assert [one.what for one in found] == ["added", "removed"]
+
+
+def test_two_endless_sentences_are_shown_whole() -> None:
+    long = "a b " * 5_000
+    draft = of_findings(Sentence("findings-m1", long, Origin.MACHINE))
+    (one,) = compare(draft, of_findings(Sentence("findings-m1", "c " + long, Origin.EDITED, "findings-m1")))
+    assert (one.what, len(one.before), len(one.after)) == ("changed", 1, 1)

@@ -132,6 +132,29 @@ def _environments() -> list[dict[str, str]]:
     return [service.get("environment", {}) for service in composed()["services"].values()]
 
 
+def test_secrets_are_made_with_the_folders_that_lead_to_them(tmp_path: Path) -> None:
+    where = tmp_path / "etc" / "countersign" / "secrets"
+    group = {"GROUP": str(os.getgid())}
+    script = f"umask 077; {ROOT}/deploy/make-secrets {where}/"
+    subprocess.run(["sh", "-c", script], env=os.environ | group, check=True, capture_output=True)
+    assert where.parent.stat().st_mode & 0o777 == 0o755, "the services' group has to pass through"
+    assert where.stat().st_mode & 0o777 == 0o750
+    assert (where / "seal.key").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_file_for_compose_names_the_machine_and_the_secrets_group(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy2(ROOT / "deploy" / "make-secrets", tmp_path / "deploy")
+    group = str(os.getgid())
+    subprocess.run(
+        [tmp_path / "deploy" / "make-secrets"], env=os.environ | {"GROUP": group}, check=True, capture_output=True
+    )
+    lines = [line for line in (tmp_path / ".env").read_text().splitlines() if not line.startswith("#")]
+    told = dict(line.split("=", 1) for line in lines)
+    assert told["COUNTERSIGN_SECRETS_GROUP"] == group
+    assert re.fullmatch(r"[\w-]{1,40}", told["COUNTERSIGN_MACHINE"])
+
+
 def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")

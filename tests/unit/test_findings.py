@@ -4,6 +4,7 @@ import pytest
 
 from record.body import Body, Origin, SectionCode
 from record.errors import UnusableFindings
+from record.written import taken
 from worker import protocols
 from worker.findings import parse, to_body
 
@@ -95,3 +96,17 @@ def test_an_endless_answer_is_cut_and_says_so():
     assert "cut_short" in [f.name for f in findings.flags]
     long = parse("Findings: " + "word " * 10 + "y" * 2000, GENERAL, [])
     assert long.sections[0].sentences[0].flags == ("cut_short",)
+
+
+def test_what_nobody_sees_does_not_survive_and_stops_no_draft():
+    text = "Findings: \ufeffNo\u202e ef\u00adfu\u200bsion\u2066 is\u3164 seen\u2069.\u034f\nImpression: Nor\u200dmal."
+    findings = parse(text, GENERAL, [])
+    assert [s.text for _, s in findings.sentences()] == ["No effusion is seen.", "Normal."]
+    assert taken(to_body(findings)) == to_body(findings), "a physician can save it"
+
+
+@pytest.mark.parametrize(
+    "text", ["Hallazgos: Claros.\nImpresión: Normal.", "HALLAZGOS\nClaros.\n\n**Impresion:** Normal."]
+)
+def test_spanish_headings_are_read_with_and_without_their_accents(text):
+    assert lines(text) == {"findings": ["Claros."], "impression": ["Normal."]}

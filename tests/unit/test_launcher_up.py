@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -11,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
-from gateway.launcher import up
+from gateway.launcher import demo, up
+from gateway.launcher import folder as folders
 from gateway.launcher.folder import DataFolder, State
-from gateway.launcher.processes import can_bind, free_port
+from gateway.launcher.processes import free_port
 from gateway.launcher.readiness import http_answers, http_url
+from gateway.ports import bind_fault, why_not
 from record.errors import Misconfigured
 
 
@@ -48,6 +51,61 @@ def test_a_taken_port_is_told_before_anything_starts(tmp_path, taken_port):
         up._choose_ports(up.Options(tmp_path, dicom_port=0, http_port=taken_port), State())
 
 
+@pytest.mark.parametrize("port", [0, 11112])
+def test_an_address_that_this_machine_does_not_have_is_no_taken_port(tmp_path, port):
+    options = up.Options(tmp_path / "new", dicom_host="192.0.2.7", dicom_port=port, http_port=0)
+    with pytest.raises(Misconfigured, match=r"This machine has no address 192.0.2.7.*--dicom-host"):
+        up.run(options, say=print, echo=print)
+
+
+def test_a_name_that_is_no_address_is_told_so(tmp_path):
+    with pytest.raises(Misconfigured, match=r"nowhere.invalid is no address"):
+        up._choose_ports(up.Options(tmp_path, dicom_host="nowhere.invalid", http_port=0), State())
+
+
+def test_a_port_that_is_not_ours_to_use_is_told_so():
+    assert "privilege" in why_not(PermissionError(errno.EACCES, "Permission denied"), "127.0.0.1", 104)
+
+
+def test_a_refused_start_leaves_no_folder_behind(tmp_path, taken_port):
+    for options in (
+        up.Options(tmp_path / "new", dicom_host="192.0.2.7"),
+        up.Options(tmp_path / "new", dicom_port=0, http_port=taken_port),
+        up.Options(tmp_path / "new", dicom_port=0, http_port=0, model="/nosuch"),
+    ):
+        with pytest.raises(Misconfigured):
+            up.run(options, say=print, echo=print)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_demo_writes_into_no_run_but_its_own(tmp_path):
+    real = DataFolder(tmp_path / "real")
+    real.prepare()
+    real.write_state(State())
+    kept = sorted(real.root.rglob("*"))
+    with pytest.raises(Misconfigured, match=r"that the demo did not make.*new --data-dir"):
+        demo.run(real.root, once=True, say=print)
+    assert sorted(real.root.rglob("*")) == kept
+
+
+def test_the_demo_knows_its_own_folder_again(tmp_path):
+    for _ in range(2):
+        with demo._folder(tmp_path / "shown") as folder:
+            assert DataFolder(folder).read_state().demo
+
+
+def test_without_a_run_and_without_settings_the_way_on_is_told(tmp_path, monkeypatch):
+    for name in ("DATABASE_URL", "DATABASE_URL_FILE", "COUNTERSIGN_DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(folders, "default_folder", lambda: tmp_path / "usual")
+    for verb in (["status"], ["verify"], ["users", "list"], ["users", "list", "--json"]):
+        told = CliRunner().invoke(cli.cli, verb)
+        assert str(told.exception) == (
+            f"There is no run in {tmp_path / 'usual'}: start `countersign up`, pass --data-dir, or set DATABASE_URL."
+        )
+        assert CliRunner().invoke(cli.cli, [*verb, "--help"]).exit_code == 0
+
+
 def test_port_zero_keeps_the_port_of_the_last_time_unless_it_is_taken(tmp_path, taken_port):
     options = up.Options(tmp_path, dicom_port=0, http_port=0)
     state = State(ports={"dicom": free_port(), "http": taken_port})
@@ -55,7 +113,7 @@ def test_port_zero_keeps_the_port_of_the_last_time_unless_it_is_taken(tmp_path, 
     chosen = up._choose_ports(options, state)
     assert chosen["dicom"] == before["dicom"]
     assert chosen["http"] != taken_port
-    assert can_bind(chosen["http"])
+    assert bind_fault("127.0.0.1", chosen["http"]) is None
 
 
 def test_the_owner_url_reaches_no_part(tmp_path, own_servers, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ from pydantic_settings import BaseSettings
 from gateway.launcher import up
 from gateway.launcher.folder import DataFolder
 from record import settings
+from record.db import connect
 from record.errors import Misconfigured
+from record.queue import Bell
 from record.settings import ApiSettings, Base, ListenerSettings, load, secret
 
 CLASSES = [
@@ -52,6 +55,71 @@ def test_urls_come_from_the_environment_or_from_files(monkeypatch: pytest.Monkey
     assert told.get_secret_value() == "redis://host/1"
     monkeypatch.setenv("COUNTERSIGN_SPOOL", str(tmp_path))
     assert load(ListenerSettings).spool == tmp_path, "who needs no database is not asked for its file"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://u:canary@h:abc/x"),
+        ("DATABASE_URL", "postgresql://u:canary@h:99999/x"),
+        ("DATABASE_URL", "canary"),
+        ("REDIS_URL", "canary"),
+        ("REDIS_URL", "redis://:canary@h:65536/0"),
+        ("REDIS_URL", "redis://:canary@h:abc/0"),
+        ("REDIS_URL", "redis://:canary@h/first"),
+        ("REDIS_URL", "redis://:canary@[h/0"),
+        ("REDIS_URL", "http://canary@h"),
+        ("REDIS_URL", "redis://:canary@h/0?db=first"),
+    ],
+)
+def test_a_url_that_cannot_be_one_is_told_by_its_name_and_never_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv("REDIS_URL", "redis://h/0")
+    monkeypatch.setenv(name, value)
+
+    def use() -> None:
+        made = load(Base)
+        connect(made.database_url)
+        Bell(made.redis_url)
+
+    with pytest.raises(Misconfigured, match=name) as told:
+        use()
+    assert "canary" not in told.value.message
+    assert "first" not in told.value.message
+    if "?" not in value:
+        with pytest.raises(Misconfigured, match=name):
+            up.run(up.Options(tmp_path / "run"), say=print, echo=print)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_level_of_logging_is_one_that_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", URL)
+    for told, level in (("debug", "DEBUG"), ("", "INFO")):
+        monkeypatch.setenv("COUNTERSIGN_LOG_LEVEL", told)
+        assert load(Base).log_level == level
+    monkeypatch.setenv("COUNTERSIGN_LOG_LEVEL", "LOUD")
+    with pytest.raises(Misconfigured, match="COUNTERSIGN_LOG_LEVEL"):
+        load(Base)
+
+
+def test_only_who_sweeps_is_asked_for_the_times_of_the_sweep() -> None:
+    swept = set(settings.Sweeping.model_fields) - set(Base.model_fields)
+    assert not swept & set(ApiSettings.model_fields)
+    assert swept <= set(settings.WorkerSettings.model_fields)
+
+
+def test_what_the_launcher_reads_for_itself_stands_in_the_table() -> None:
+    """Every variable that the code reads by name is a setting with a description."""
+    described = {
+        f"{cls.model_config.get('env_prefix', '')}{name}".upper() for cls in CLASSES for name in cls.model_fields
+    }
+    read = set()
+    for path in (Path(settings.__file__).parents[1] / "gateway" / "launcher").glob("*.py"):
+        read |= set(re.findall(r"EMBEDDED_[A-Z_]+", path.read_text()))
+    assert read
+    assert read <= described
 
 
 def test_a_url_and_its_file_together_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

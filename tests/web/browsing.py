@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus, urlsplit
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
 
 from gateway.web import auth
-from record import accounts
+from record import sessions
 from record.db import transaction
 from record.models import User
 from record.states import Role
@@ -153,6 +153,7 @@ class Windows:
         size: tuple[int, int] = DESK,
         dark: bool = False,
         locale: str = "en-US",
+        zone: str | None = None,
         script: bool = True,
     ) -> Window:
         """A window of somebody who is signed in, or of nobody yet."""
@@ -160,6 +161,7 @@ class Windows:
             viewport={"width": size[0], "height": size[1]},
             color_scheme="dark" if dark else "light",
             locale=locale,
+            timezone_id=zone,
             java_script_enabled=script,
             reduced_motion="reduce",
         )
@@ -184,7 +186,7 @@ class Windows:
         login = self._ward.desk.user(role, login=login)
         with transaction(self._ward.desk.engine) as session:
             user = session.query(User).filter_by(login=login).one()
-            return accounts.open_session(session, user, lasts_s=3600)[1]
+            return sessions.open_session(session, user, lasts_s=3600)[1]
 
 
 def found_in(ward: Ward, texts: Sequence[str]) -> list[str]:

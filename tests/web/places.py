@@ -10,7 +10,6 @@ from record.db import transaction
 from record.models import Instance
 from record.states import Role
 from tests.records import study_of
-from tests.web import words
 from tests.web.browsing import Window
 
 
@@ -51,7 +50,7 @@ def search(**said: str) -> Callable[[Window], None]:
         for name, value in said.items():
             form.locator(f"[name={name}]").fill(value)
         form.locator("button").first.click()
-        window.page.wait_for_url("**/search")
+        window.page.wait_for_url("**/search?kept=*")
 
     return go
 
@@ -74,11 +73,16 @@ def _refused(window: Window) -> None:
     window.sign_in("nobody", "wrong")
 
 
+def _save(window: Window) -> None:
+    """Press the editor's button, whatever it is called in the page's language."""
+    window.page.locator("button[name=then][value=stay]").click()
+
+
 def _over(window: Window) -> None:
     """A text comes with a session that is over."""
     window.open_study(window.ward.uids["draft"])
     window.context.clear_cookies()
-    window.press(words.SAVE)
+    _save(window)
     window.page.wait_for_url("**/text")
 
 
@@ -87,8 +91,8 @@ def _stale(window: Window) -> None:
     study_uid = window.ward.study("Stale^Words")
     window.open_study(study_uid)
     window.ward.write(study_uid, "Findings:\nSomebody else's words.\n")
-    window.editor.fill("Findings:\nMy own words.\n")
-    window.press(words.SAVE)
+    window.page.locator("#text").fill("Findings:\nMy own words.\n")
+    _save(window)
     window.page.wait_for_url("**/text")
 
 
@@ -106,9 +110,9 @@ PLACES: Mapping[str, Place] = {
     "study of a resident": Place(address("/studies/{chinese}"), Role.RESIDENT, unsigned=True),
     "study, edited": Place(address("/studies/{edited}"), unsigned=True),
     "study, preliminary": Place(address("/studies/{preliminary}"), unsigned=True),
-    "study, final": Place(address("/studies/{final}"), unsigned=True),
+    "study, final": Place(address("/studies/{final}")),
     "study, final, of an operator": Place(address("/studies/{final}"), Role.OPERATOR),
-    "study, images after signing": Place(address("/studies/{late}"), unsigned=True),
+    "study, images after signing": Place(address("/studies/{late}")),
     "study, outdated": Place(address("/studies/{outdated}"), unsigned=True),
     "study, more images arriving": Place(address("/studies/{arriving late}"), unsigned=True),
     "study, receiving": Place(address("/studies/{receiving}")),

@@ -7,14 +7,30 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from gateway.web.languages import catalogue
 from record.states import Role
 from tests.web import words
 from tests.web.browsing import PHONE, Window, Windows, is_on_study
+from tests.web.places import PLACES
 from tests.web.ward import SAID, Ward
 from tests.web_records import PASSWORD
 
 pytestmark = pytest.mark.web
 
+SAID_MUCH = (
+    *(
+        "operations",
+        "operations of an admin",
+        "worklist, all",
+        "study of an operator",
+        "study, abstained",
+        "study, queued",
+    ),
+    *("study, final", "study, in conflict", "study, images after signing", "sign, other images", "viewer, slices"),
+    *("text kept", "text of two editors", "no such page"),
+)
+"""The pages that say most, and what seldom happens."""
+_ALL_OPEN = "document.querySelectorAll('details').forEach((each) => { each.open = true; })"
 _GROUND = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).slice(0, 3).map(Number)"
 
 
@@ -47,6 +63,27 @@ def test_the_language_is_the_browsers_and_then_the_chosen_one_and_reports_stay_i
         assert said.first.evaluate("each => each.closest('[lang]').lang") == "en"
         expect(window.page.get_by_text(words.BANNER_DRAFT).first).to_be_visible()
         window.shot(f"study-{tag}")
+
+
+@pytest.mark.parametrize(("locale", "language"), [("es-ES", "es"), ("zh-CN", "zh")])
+def test_a_page_in_another_language_has_no_english_sentence_of_ours_and_fits(
+    windows: Windows, locale: str, language: str
+) -> None:
+    known = catalogue(language)
+    sentences = {key for part in (known.texts, known.messages) for key, said in part.items() if key != said}
+    english = [key for key in sentences if len(key.split()) > 2 and "{" not in key]
+    for name in SAID_MUCH:
+        place = PLACES[name]
+        window = windows(place.role, locale=locale)
+        place.go(window)
+        expect(window.page.locator("html")).to_have_attribute("lang", {"es": "es", "zh": "zh-Hans"}[language])
+        window.page.evaluate(_ALL_OPEN)
+        shown = window.page.locator("body").inner_text()
+        assert [key for key in english if key in shown] == [], name
+        assert window.overflow() <= 0, name
+        if name.startswith("worklist"):
+            assert window.page.locator(".scroll").evaluate("each => each.scrollWidth - each.clientWidth") == 0, name
+        window.shot(f"{name}-{language}".replace(", ", "-").replace(" ", "-"), whole=True)
 
 
 def test_light_and_dark_are_the_devices_and_then_the_chosen_one(windows: Windows) -> None:

@@ -88,7 +88,7 @@ def _banners(window: Window, *, unsigned: bool) -> Iterator[str]:
     if unsigned and not banners.first.is_visible():
         yield "no banner is seen"
     for section in window.page.locator("section:has(> form[data-unsaved]), section.machine").all():
-        told = section.inner_text()
+        told = section.text_content() or ""  # also of one that is folded away
         if words.BANNER_DRAFT not in told and words.BANNER_UNSIGNED not in told:
             yield f"without a banner: {told[:60]}"
 

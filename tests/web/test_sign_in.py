@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 from record.states import Role
 from tests.web import words
-from tests.web.browsing import Windows
+from tests.web.browsing import DESK, Windows
 from tests.web.ward import Ward
 from tests.web_records import PASSWORD
 
@@ -22,6 +22,12 @@ def test_who_gives_the_wrong_password_is_told_and_then_gets_in_and_out(ward: War
     expect(window.page.get_by_label(words.LOGIN, exact=True)).to_be_focused()
     window.sign_in(login, "not her password")
     expect(window.alert).to_contain_text(words.WRONG)
+    expect(window.page.get_by_label(words.LOGIN, exact=True)).to_have_value(login)
+    expect(window.page.get_by_label(words.PASSWORD, exact=True)).to_be_focused()
+    expect(window.page.get_by_text(words.VIEW, exact=True)).to_be_visible()
+    card = window.page.locator(".sign-in").bounding_box()
+    assert card
+    assert abs(card["x"] + card["width"] / 2 - DESK[0] / 2) < 12
     window.shot("sign-in-refused")
     window.sign_in(login, PASSWORD)
     expect(window.page.get_by_role("heading", name=words.WORKLIST, exact=True)).to_be_visible()

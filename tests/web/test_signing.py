@@ -48,7 +48,7 @@ def test_a_resident_declares_preliminary_and_an_attending_signs_it(ward: Ward, w
     sign(attending)
     attending.says(words.SIGNED)
     resident.page.reload()
-    expect(resident.page.get_by_text("Signed by Dr. Attending")).to_be_visible()
+    expect(resident.page.get_by_text(re.compile("^Signed by Dr. Attending"))).to_be_visible()
     expect(resident.editor).to_have_count(0)
 
 
@@ -71,7 +71,7 @@ def test_a_wrong_password_signs_nothing_and_the_right_one_signs_exactly_what_is_
     for sentence in SAID.splitlines():
         if sentence and not sentence.endswith(":"):
             expect(report.get_by_role("listitem").filter(has_text=sentence)).to_be_visible()
-    expect(report.get_by_text("Signed by Dr. Attending")).to_be_visible()
+    expect(report.get_by_text(re.compile("^Signed by Dr. Attending"))).to_be_visible()
     expect(report.get_by_text(words.BANNER_UNSIGNED)).to_have_count(0)
     expect(window.editor).to_have_count(0)
     window.open("/?tab=signed")

@@ -110,3 +110,60 @@ def test_every_frame_of_a_loop_in_colour_can_be_reached(windows: Windows) -> Non
     expect(picture(window)).to_have_attribute("src", re.compile("/frames/6/rendered$"))
     expect(window.page.get_by_role("heading", name="Window", exact=True)).to_have_count(0)
     assert window.overflow() <= 0
+
+
+def test_two_keys_at_once_are_both_done(windows: Windows) -> None:
+    """The second comes before the page of the first: it builds on what was asked for, not on what still stands."""
+    window = windows(Role.ATTENDING)
+    viewer("CT")(window)
+    settled(window, 1)
+    at_once(window, "2", "i")
+    settled(window, 1, "?preset=auto&invert=true")
+    at_once(window, "i", "i")
+    settled(window, 1, "?preset=auto&invert=true")
+    at_once(window, "ArrowRight", "i", "3", "ArrowRight")
+    settled(window, 3, "?preset=lung")
+
+
+def test_which_way_the_picture_faces_stands_at_its_own_edges(windows: Windows) -> None:
+    window = windows(Role.ATTENDING)
+    viewer("CT")(window)
+    settled(window, 1)
+    for full in (False, True):
+        if full:
+            window.page.keyboard.press("f")
+            expect(window.page.locator(".stage.full")).to_be_visible()
+            expect(picture(window)).to_have_js_property("complete", value=True)
+        shown = picture(window).bounding_box()
+        left, right = (window.page.locator(f".marks .{side}").bounding_box() for side in ("left", "right"))
+        assert shown
+        assert left
+        assert right
+        side = min(shown["width"], shown["height"])  # a square picture, as large as fits
+        centre = shown["x"] + shown["width"] / 2
+        assert centre - side / 2 <= left["x"] < centre - side / 2 + 40, full
+        assert centre + side / 2 - 40 < right["x"] + right["width"] <= centre + side / 2, full
+    window.shot("viewer-100-percent")
+
+
+def test_a_view_says_its_window_in_numbers_where_it_has_any(windows: Windows) -> None:
+    window = windows(Role.ATTENDING)
+    viewer("CT")(window)
+    expect(window.page.get_by_text("from the values of the frame")).to_be_visible()
+    window.page.keyboard.press("3")
+    expect(window.page.locator(".marks .told")).to_have_text("-600 / 1500")
+
+
+def test_a_clip_opens_at_its_first_frame(windows: Windows) -> None:
+    window = windows(Role.ATTENDING)
+    window.open_study(window.ward.uids["US"])
+    window.page.get_by_role("link", name=re.compile("Open in the viewer")).first.click()
+    expect(number(window)).to_have_text("1")
+
+
+def at_once(window: Window, *keys: str) -> None:
+    """Keys that follow one another faster than any page comes."""
+    window.page.evaluate(
+        "keys => keys.forEach((key) => document.dispatchEvent(new KeyboardEvent('keydown', { key, bubbles: true })))",
+        list(keys),
+    )

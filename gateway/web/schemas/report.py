@@ -6,18 +6,23 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from pydantic import Field
+
 from gateway.web.schemas.given import Given
+
+_BODY = "The same words as sections and sentences, bare: what `PUT …/text` takes as `body`."
+_LABELLED = "The words as they are to be shown: while they are unsigned, the banner is their first line."
 
 
 class DraftShown(Given):
-    """What the machine said: never reviewed, so `banner` stands beside it and in the first line of `text`."""
+    """What the machine said: never reviewed, so `banner` stands wherever it is shown, and there is no bare text of it."""
 
     id: UUID
     reading_id: UUID
     revision: int
     banner: str
-    text: str
-    body: dict[str, Any]
+    labelled_text: str = Field(description=_LABELLED)
+    body: dict[str, Any] = Field(description=_BODY)
     body_sha256: str
     flags: list[str]
     provenance: dict[str, Any]
@@ -59,7 +64,7 @@ class ReportRevisionShown(Given):
     kind: str
     author: str | None
     body_sha256: str
-    text: str
+    text: str = Field(description="The bare words, without a banner, be they signed or not.")
     signed: bool
     created_at: datetime
 
@@ -67,18 +72,18 @@ class ReportRevisionShown(Given):
 class ReportShown(ReportLine):
     """A report.
 
-    `text` and `body` are the words of revision `text_revision`, as they are edited and signed; while they are unsigned,
-    `banner` says so and must stand with them wherever they are shown (`labelled_text` has it in its first line).
-    Everybody but physicians gets signed words only, else null. `erased` says that the words are gone for good.
+    `text` and `body` are the bare words of revision `text_revision`, as they are edited and signed: they are to be worked
+    on. `labelled_text` is to be shown: while the words are unsigned, `banner` is its first line. Everybody but physicians
+    gets signed words only, else null. `erased` says that the words are gone for good.
     """
 
     study_instance_uid: str
     erased: bool
     banner: str | None
     text_revision: int | None
-    text: str | None
-    labelled_text: str | None
-    body: dict[str, Any] | None
+    text: str | None = Field(description="The bare words, without a banner: what `PUT …/text` takes as `text`.")
+    labelled_text: str | None = Field(description=_LABELLED)
+    body: dict[str, Any] | None = Field(description=_BODY)
     body_sha256: str | None
     ended_reason: str | None
     signatures: list[SignatureShown]

@@ -18,6 +18,31 @@ const isTyping = () => {
   return Boolean(at && at.matches("input:not([type=hidden]), textarea, select"));
 };
 
+// ---- times: in the browser's own zone, with its offset where UTC stood; the title keeps UTC
+const two = (number) => String(number).padStart(2, "0");
+const zoneAt = (at) => {
+  const east = -at.getTimezoneOffset();
+  return `UTC${east < 0 ? "−" : "+"}${two(Math.floor(Math.abs(east) / 60))}:${two(Math.abs(east) % 60)}`;
+};
+function localise(under = document) {
+  const days = /\d{4}-\d\d-\d\d/;
+  for (const time of all("time[datetime]:not([data-since])", under)) {
+    const at = new Date(time.dateTime);
+    if (Number.isNaN(at.getTime()) || !at.getTimezoneOffset()) continue;
+    const day = `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())}`;
+    const words = document.createTreeWalker(time, NodeFilter.SHOW_TEXT);
+    while (words.nextNode()) {
+      words.currentNode.data = words.currentNode.data
+        .replace(days, day)
+        .replace(/\d\d:\d\d(:\d\d)?/, (_, seconds) => `${two(at.getHours())}:${two(at.getMinutes())}${seconds ? `:${two(at.getSeconds())}` : ""}`)
+        .replace("UTC", zoneAt(at));
+    }
+  }
+  const now = new Date();
+  if (now.getTimezoneOffset()) for (const zone of all("[data-zone]", under)) zone.textContent = zoneAt(now);
+}
+localise();
+
 // ---- the worklist: rows change in place; the focused study stays focused, the page never scrolls or loads anew
 const live = $("[data-live]");
 if (live) {
@@ -40,6 +65,7 @@ if (live) {
     const place = row ? all("tr[id]", rows).indexOf(row) : -1;
     const inRow = row ? all(REACHED, row).indexOf(at) : -1;
     const inAll = at ? all(REACHED, rows).indexOf(at) : -1;
+    localise(fresh);
     rows.replaceChildren(...fresh.childNodes);
     if (row) {
       const same = document.getElementById(row.id) || all("tr[id]", rows)[Math.min(place, all("tr[id]", rows).length - 1)];

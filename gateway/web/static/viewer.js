@@ -41,6 +41,8 @@
   };
   let at = indexOf(stepOf(location.href));
   let loading = null;
+  let pending = null; // the address that is on its way: what comes next builds on it, not on the page that still stands
+  const heading = () => new URL(pending || location.href);
   let settling = 0;
   let retry = 0;
   const stage = $("[data-stage]");
@@ -49,7 +51,7 @@
   const say = (words) => { said.textContent = words; said.hidden = !words; };
 
   const pageOf = (step) => {
-    const url = new URL(location.href);
+    const url = heading();
     const [id, frame] = step.split("/");
     url.pathname = decodeURI(viewer.dataset.pages) + id;
     url.searchParams.set("frame", frame);
@@ -72,17 +74,23 @@
   // what the page at an address says, in place of what stands here
   async function settle(address) {
     loading?.abort();
-    loading = new AbortController();
+    const mine = new AbortController();
+    loading = mine;
+    pending = address;
     let answer;
     try {
-      answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store", credentials: "same-origin", signal: loading.signal });
-    } catch { return; }
+      answer = await fetch(address, { headers: { Accept: "text/html" }, cache: "no-store", credentials: "same-origin", signal: mine.signal });
+    } catch { if (!mine.signal.aborted) pending = null; return; }
     if (answer.redirected && !answer.url.includes("/instances/")) { location.reload(); return; }
     if (!answer.ok) { location.assign(address); return; }
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    let told;
+    try { told = await answer.text(); } catch { if (!mine.signal.aborted) pending = null; return; }
+    if (mine.signal.aborted) return;
+    const fresh = new DOMParser().parseFromString(told, "text/html");
     const stageThen = $("[data-stage]", fresh);
     if (!stageThen) { location.assign(address); return; }
     history.replaceState(null, "", answer.url);
+    pending = null;
     const focused = document.activeElement?.closest("[data-part]");
     const key = document.activeElement?.dataset?.key || document.activeElement?.dataset?.step;
     for (const part of all("[data-part]")) {
@@ -114,15 +122,24 @@
     const number = $("[data-at]");
     if (number) number.textContent = at + 1;
     const address = pageOf(stepAt(at));
+    pending = address;
     loading?.abort();
     clearTimeout(settling);
     settling = setTimeout(() => settle(address), SETTLED_MS);
   }
 
-  function go(address) {
+  // what a link changes, changed on the way there; a key that switches switches back what is not there yet
+  function go(link, isKey) {
+    const { go: what, step: name } = link.dataset;
+    if (what === "step") { step({ first: 0, previous: at - 1, next: at + 1, last: count - 1 }[name]); return; }
+    const url = heading();
+    const then = new URL(link.href).searchParams;
+    const put = (key, value) => { if (value === null) url.searchParams.delete(key); else url.searchParams.set(key, value); };
+    if (what === "window") { put("preset", then.get("preset")); put("window", then.get("window")); }
+    else if (what === "invert") put("invert", url.searchParams.get("invert") ? null : "true");
+    else put("size", isKey ? (url.searchParams.get("size") ? null : "full") : then.get("size"));
     clearTimeout(settling);
-    if (stepOf(address) !== stepAt(at)) viewer.classList.add("stale");
-    settle(address);
+    settle(url.href);
   }
 
   // ---- a picture that does not come says why; one that had to wait comes by itself
@@ -158,8 +175,25 @@
     if (shown.complete && !shown.naturalWidth) failed();
   }
 
+  // ---- which way the picture faces stands at its own edges, or the stage's where it goes beyond
+  function edge() {
+    const shown = picture();
+    if (!shown?.naturalWidth) return;
+    const outer = stage.getBoundingClientRect();
+    const box = shown.getBoundingClientRect();
+    const scale = stage.classList.contains("full") ? 1 : Math.min(box.width / shown.naturalWidth, box.height / shown.naturalHeight);
+    const [width, height] = [shown.naturalWidth * scale, shown.naturalHeight * scale];
+    const left = box.left - outer.left + (box.width - width) / 2;
+    const top = box.top - outer.top + (box.height - height) / 2;
+    const marks = $('[data-part="marks"]');
+    for (const [name, past] of [["l", left], ["t", top], ["r", outer.width - left - width], ["b", outer.height - top - height]]) {
+      marks.style.setProperty(`--${name}`, `${Math.max(0, past)}px`);
+    }
+  }
+
   // ---- a ruler of whole centimetres, as long as they are on the picture
   function rule() {
+    edge();
     const ruler = $("[data-ruler]");
     const shown = picture();
     if (!ruler || !shown?.naturalWidth) return;
@@ -173,6 +207,7 @@
     ruler.textContent = `${cm} cm`;
   }
   window.addEventListener("resize", rule);
+  $("[data-frame]", stage).addEventListener("scroll", edge);
 
   // ---- keys, wheel, links
   const isTyping = () => document.activeElement?.matches("input, textarea, select");
@@ -191,7 +226,7 @@
     else {
       const link = $(`[data-key="${CSS.escape(event.key.toLowerCase())}"]`);
       if (!link) return;
-      go(link.href);
+      go(link, true);
     }
     event.preventDefault();
   });
@@ -207,7 +242,7 @@
     const link = event.target.closest("a[data-go]");
     if (!link || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
-    go(link.href);
+    go(link, false);
   });
 
   for (const help of all("[data-help]")) help.hidden = false;
