@@ -60,7 +60,7 @@ def test_the_legend_shows_a_persons_words_as_they_stand_in_the_report(
 def test_a_signed_report_prints_with_its_title_and_without_references_to_pictures(ward: Ward, windows: Windows) -> None:
     window = windows(Role.ATTENDING)
     window.open_study(ward.uids["final"])
-    title = window.page.get_by_text("Radiology report", exact=True)
+    title = window.page.get_by_text("Radiology report · main", exact=True)
     expect(title).to_be_hidden()
     window.page.emulate_media(media="print")
     expect(title).to_be_visible()

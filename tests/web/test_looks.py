@@ -46,6 +46,7 @@ def test_a_page_can_be_seen_reached_and_understood_by_everybody(windows: Windows
     window = windows(place.role)
     window.page.add_init_script("window.setInterval = () => 0")  # a page that changes cannot be gone through
     place.go(window)
+    window.page.wait_for_load_state("networkidle")  # its one look whether anything moved is over
     faults = [*_by_tab(window), *_banners(window, unsigned=place.unsigned)]
     for width, size, scheme in VIEWS if window.shots else AXED:
         window.page.set_viewport_size({"width": size[0], "height": size[1]})
