@@ -60,6 +60,8 @@ def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
     pool
         Connections kept; twice as many may be open for a moment.
     """
+    # Every statement is planned with its values: a generic plan cannot use the partial indexes that keep what waits apart from
+    # what is over, and reads the whole archive (docs/performance.md).
     engine = create_engine(
         parse_url(url),
         pool_size=pool,
@@ -69,7 +71,7 @@ def connect(url: str | SecretStr, *, pool: int = 5) -> Engine:
             "connect_timeout": 5,
             "application_name": "countersign",
             "options": "-c statement_timeout=30s -c idle_in_transaction_session_timeout=15s -c lock_timeout=10s"
-            " -c timezone=UTC",
+            " -c timezone=UTC -c plan_cache_mode=force_custom_plan",
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,

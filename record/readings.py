@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -82,17 +82,13 @@ def supersede_older(session: Session, study_id: uuid.UUID) -> None:
 
 def suspects_wait(session: Session) -> bool:
     """Whether a reading that failed before could be claimed now."""
-    return bool(
-        session.scalar(
-            select(Reading.id)
-            .where(
-                Reading.state.in_([ReadingState.QUEUED, ReadingState.PREPARED]),
-                Reading.failures > 0,
-                Reading.not_before <= func.now(),
-            )
-            .limit(1)
-        )
+    waits = (  # each state has an index of its own
+        select(Reading.id)
+        .where(Reading.state == state, Reading.failures > 0, Reading.not_before <= func.now())
+        .exists()
+        for state in (ReadingState.QUEUED, ReadingState.PREPARED)
     )
+    return bool(session.scalar(select(or_(*waits))))
 
 
 def claimable(session: Session, *, model: str | None = None, limit: int = 256) -> int:
