@@ -49,4 +49,3 @@ INSERT INTO seals (position, event_id, hash)
   SELECT (SELECT coalesce(max(position), 0) FROM seals) + nth, id, md5(id::text) || md5(nth::text) FROM told;
 ALTER TABLE events ENABLE TRIGGER queue_for_seal;
 DROP TABLE made; DROP TABLE told;
-ANALYZE;
