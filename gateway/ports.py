@@ -1,4 +1,4 @@
-"""Why a program cannot listen at an address, in words.
+"""Whether a program can listen at an address, and why not, in words.
 
 Knows the operating system's codes. Does not know who wants to listen.
 """
@@ -9,15 +9,27 @@ import errno
 import socket
 
 
-def bind_fault(host: str, port: int) -> OSError | None:
-    """What keeps a server from listening there now; None where nothing does."""
+def port_at(host: str, port: int) -> int:
+    """The port that a server would get there now; 0 takes a free one.
+
+    Raises
+    ------
+    OSError
+        It would get none.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error
+        probe.bind((host, port))
+        return int(probe.getsockname()[1])
+
+
+def bind_fault(host: str, port: int) -> OSError | None:
+    """What keeps a server from listening there now; None where nothing does."""
+    try:
+        port_at(host, port)
+    except OSError as error:
+        return error
     return None
 
 

@@ -22,6 +22,7 @@ from record import audit
 from record.ids import new_id
 from record.instances import InstanceHeader
 from record.models import Instance, Patient, Peer, Series, Site, StoreDeletion, Study
+from record.models.studies import KEEPS_A_FILE
 from record.states import InstanceKind, Lane, StudyState
 from record.store import Kind
 from record.studies import reopen
@@ -196,8 +197,7 @@ def _sides(session: Session, study: Study, sop_instance_uids: Sequence[str]) -> 
         .where(
             Instance.study_id == study.id,
             Instance.sop_instance_uid.in_(sop_instance_uids),
-            Instance.duplicate_of_id.is_(None),
-            Instance.erased_at.is_(None),
+            KEEPS_A_FILE,
         )
         .order_by(Instance.conflict_of_id.is_not(None), Instance.id)
     ):

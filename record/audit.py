@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from record.access import SYSTEM, Principal
+from record.durable import append_line
 from record.errors import Misconfigured
 from record.models import (
     Event,
@@ -147,12 +147,7 @@ def seal_hash(key: bytes, former: str, event: Event) -> str:
 
 def keep_head(heads_file: Path, last: Head) -> None:
     """Append the head to a file outside the database, durably."""
-    descriptor = os.open(heads_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        os.write(descriptor, f"{last.position} {last.hash}\n".encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(heads_file, f"{last.position} {last.hash}")
 
 
 def signature_digest(signature: Signature) -> str:

@@ -162,12 +162,10 @@ def finish_prepare(
             for position, picture in enumerate(pictures)
         ]
         session.execute(insert(_PICTURES), rows)
-    audit.write(
+    _tell(
         session,
+        claim,
         "reading_prepared",
-        site_id=claim.site_id,
-        study_id=claim.study_id,
-        reading_id=claim.reading_id,
         protocol=protocol,
         digest=protocol_digest,
         pictures=[p.sha256 for p in pictures],
@@ -208,14 +206,7 @@ def abstain(
     if omitted is not None:
         values["omitted"] = list(omitted)
     _leave(session, claim, ReadingState.ABSTAINED, now=("ended_at",), **values)
-    audit.write(
-        session,
-        "reading_abstained",
-        site_id=claim.site_id,
-        study_id=claim.study_id,
-        reading_id=claim.reading_id,
-        reason_code=reason_code,
-    )
+    _tell(session, claim, "reading_abstained", reason_code=reason_code)
     touch_study(session, claim.study_id)
 
 
@@ -249,15 +240,8 @@ def fail(
         reason_code=reason_code,
         reason=reason[:MAX_REASON],
     )
-    audit.write(
-        session,
-        "reading_failed" if spent else "reading_stumbled",
-        site_id=claim.site_id,
-        study_id=claim.study_id,
-        reading_id=claim.reading_id,
-        reason_code=reason_code,
-        failures=failures,
-    )
+    kind = "reading_failed" if spent else "reading_stumbled"
+    _tell(session, claim, kind, reason_code=reason_code, failures=failures)
     touch_study(session, claim.study_id)
     return to
 
@@ -286,13 +270,7 @@ def send_back(session: Session, claim: Claim, *, after_s: float = 0.0) -> None:
     _leave(session, claim, ReadingState.PREPARED, not_before_s=after_s)
     require_allowed(ReadingState.PREPARED, ReadingState.QUEUED)
     session.execute(update(Reading).where(Reading.id == claim.reading_id).values(state=ReadingState.QUEUED, model=None))
-    audit.write(
-        session,
-        "reading_sent_back",
-        site_id=claim.site_id,
-        study_id=claim.study_id,
-        reading_id=claim.reading_id,
-    )
+    _tell(session, claim, "reading_sent_back")
 
 
 def _leave(
@@ -341,6 +319,10 @@ def require_allowed(former: ReadingState, to: ReadingState) -> None:
     if not allows(former, to):
         message = f"A reading that is {former} cannot become {to}."
         raise IllegalMove(message)
+
+
+def _tell(session: Session, claim: Claim, kind: str, **facts: Any) -> None:
+    audit.write(session, kind, site_id=claim.site_id, study_id=claim.study_id, reading_id=claim.reading_id, **facts)
 
 
 def lock_study(session: Session, study_id: uuid.UUID) -> None:

@@ -19,6 +19,7 @@ from record.claims import touch_study
 from record.errors import IllegalMove, InvalidRequest, NotFound, NotPermitted
 from record.instances import InstanceHeader
 from record.models import Instance, Study
+from record.models.studies import UNDECIDED
 from record.states import StudyState
 
 MAX_REASON = 2000
@@ -30,8 +31,7 @@ def undecided(session: Session, study_id: uuid.UUID) -> Sequence[Instance]:
         select(Instance)
         .where(
             Instance.study_id == study_id,
-            Instance.conflict_kind.is_not(None),
-            Instance.conflict_decided_at.is_(None),
+            UNDECIDED,
         )
         .order_by(Instance.id)
     ).all()

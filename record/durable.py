@@ -36,6 +36,27 @@ def private(path: Path) -> BinaryIO:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read; whole or not at all, and durable."""
+    unfinished = path.with_name(path.name + ".new")
+    with private(unfinished) as out:
+        out.write(text.encode())
+        out.flush()
+        os.fsync(out.fileno())
+    os.replace(unfinished, path)
+    sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file that only its owner can read, durably."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def copy_durably(source: Reads, target: Path) -> tuple[int, str]:
     """Copy a stream into a new private file, whole or not at all; returns its size and sha256.
 

@@ -18,8 +18,9 @@ from sqlalchemy.orm import Session
 
 from record.access import Principal, visible
 from record.models import Delivery, Instance, Part, Reading, Report, Site, Study, StudyRevision
+from record.models.studies import UNDECIDED
 from record.settings import Sweeping
-from record.states import LIVE_REPORT, DeliveryState, Lane, Purpose, ReadingState, ReportState, StudyState
+from record.states import ENDED_REPORT, OPEN_REPORT, DeliveryState, Lane, Purpose, ReadingState, StudyState
 
 LATELY = timedelta(days=7)
 """How far back failed and abstained readings, and outdated reports, are looked for."""
@@ -238,7 +239,7 @@ _REPORTED = (
     select(Report.id)
     .where(
         Report.study_id == Reading.study_id,
-        Report.state.not_in([state for state in ReportState if state not in LIVE_REPORT]),
+        Report.state.not_in(ENDED_REPORT),
     )
     .exists()
 )
@@ -316,7 +317,7 @@ def retriable(
 
 def conflicts(session: Session, by: Principal | None, most: int) -> tuple[int, tuple[StudyShown, ...]]:
     """How many images conflict and wait for a decision, and their studies, the longest waiting first."""
-    undecided = (Instance.conflict_kind.is_not(None), Instance.conflict_decided_at.is_(None), Study.erased_at.is_(None))
+    undecided = (UNDECIDED, Study.erased_at.is_(None))
     rows = session.execute(
         _seen(
             select(
@@ -346,7 +347,7 @@ def outdated(session: Session, by: Principal | None, at: datetime) -> int:
                 .where(
                     StudyRevision.id > floor(at - LATELY),
                     StudyRevision.number > 1,
-                    Report.state.in_([ReportState.DRAFT, ReportState.PRELIMINARY]),
+                    Report.state.in_(OPEN_REPORT),
                     Report.study_revision < Study.revision,
                 ),
                 by,

@@ -7,7 +7,6 @@ what is sealed.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from sqlalchemy import ARRAY, BigInteger, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from record.audit import GENESIS, head, keep_head
+from record.durable import append_line
 from record.models import Seal
 
 _RESTORED = "restored"
@@ -81,12 +81,7 @@ def note_restore(session: Session, heads_file: Path) -> SetBack | None:
     found = ahead(session, read(heads_file))
     if found is None:
         return None
-    descriptor = os.open(heads_file, os.O_WRONLY | os.O_APPEND)
-    try:
-        os.write(descriptor, f"{_RESTORED} {found.position}\n".encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    append_line(heads_file, f"{_RESTORED} {found.position}")
     last = head(session)
     if last.position > found.position:
         keep_head(heads_file, last)

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from record.db import connect, is_away
 from record.errors import Misconfigured
 from record.models import Instance
+from record.models.studies import KEEPS_A_FILE
 from record.store import Kind, Store
 
 
@@ -29,7 +30,7 @@ def require_mounted(engine: Engine, store: Store) -> None:
     """
     if not store.is_blank(Kind.INSTANCE):
         return
-    living = select(Instance.id).where(Instance.duplicate_of_id.is_(None), Instance.erased_at.is_(None)).limit(1)
+    living = select(Instance.id).where(KEEPS_A_FILE).limit(1)
     with Session(engine) as session:
         if session.scalar(living) is None:
             return

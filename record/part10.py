@@ -1,7 +1,7 @@
 """Where the data set begins in a part-10 file, its digest, and what the file meta says that it is.
 
-Knows the file's frame and its file meta information (PS3.10, section 7.1), and nothing of what is in the data set. *Same bytes* means: the same data set bytes,
-without preamble and file meta.
+Knows the file's frame and its file meta information (PS3.10, section 7.1), and nothing of what is in the data set. *Same
+bytes* means: the same data set bytes, without preamble and file meta.
 """
 
 from __future__ import annotations

@@ -29,11 +29,10 @@ from record.models import (
 )
 from record.origins import settle
 from record.sessions import Reauthentication
-from record.states import LIVE_REPORT, Guard, Purpose, ReportState, StudyState, move
+from record.states import LIVE_REPORT, OPEN_REPORT, Guard, Purpose, ReportState, StudyState, move
 from record.written import Written
 
 MAX_REASON = 2000
-_OPEN = frozenset({ReportState.DRAFT, ReportState.PRELIMINARY})
 
 
 def live(session: Session, study_id: uuid.UUID) -> Report | None:
@@ -111,7 +110,7 @@ def save(session: Session, report_id: uuid.UUID, body: Body | Written, *, by: Pr
     if isinstance(body, Body):
         body = written.taken(body)
     report = _locked(session, report_id, by)
-    if report.state not in _OPEN:
+    if report.state not in OPEN_REPORT:
         message = f"A report that is {report.state} is not changed by saving; begin an addendum or a correction."
         raise IllegalMove(message, report_id=str(report.id), state=report.state)
     _require_seen(report, seen)
@@ -164,7 +163,7 @@ def cancel(session: Session, report_id: uuid.UUID, *, by: Principal, seen: int, 
     if not reason.strip():
         message = "Say why the report is cancelled."
         raise InvalidRequest(message)
-    if report.state not in _OPEN:
+    if report.state not in OPEN_REPORT:
         message = f"A report that is {report.state} cannot be cancelled."
         raise IllegalMove(message, state=report.state)
     _end(session, report, ReportState.CANCELLED, by, reason)
@@ -204,7 +203,7 @@ def sign(
         raise NotAuthenticated(message)
     report = _locked(session, report_id, by)
     study = session.get_one(Study, report.study_id)
-    if report.state not in _OPEN:
+    if report.state not in OPEN_REPORT:
         message = f"A report that is {report.state} cannot be signed again; begin an addendum or a correction."
         raise IllegalMove(message, state=report.state)
     _require_seen(report, seen)

@@ -198,7 +198,8 @@ LIVE_REPORT = frozenset(ReportState) - {
     ReportState.CANCELLED,
     ReportState.ENTERED_IN_ERROR,
 }
-ENDED_REPORT = tuple(state for state in ReportState if state not in LIVE_REPORT)
+ENDED_REPORT = frozenset(ReportState) - LIVE_REPORT
+OPEN_REPORT = frozenset({ReportState.DRAFT, ReportState.PRELIMINARY})
 SIGNED_REPORT = frozenset({ReportState.FINAL, ReportState.APPENDED, ReportState.CORRECTED})
 
 _State = TypeVar("_State", StudyState, ReadingState, ReportState, DeliveryState)

@@ -24,13 +24,12 @@ from record.durable import digest_of
 from record.errors import InvalidInstance, NotFound
 from record.faults import Fault, Walked, guarded
 from record.models import Instance, ReadingPicture, StoreDeletion
+from record.models.studies import KEEPS_A_FILE
 from record.part10 import data_set_digest, meta_uids
 from record.store import Kind, Store
 
 _AT_A_TIME = 1000
 _ID = re.compile(r"[0-9a-f]{32}")
-_LIVING = (Instance.duplicate_of_id.is_(None), Instance.erased_at.is_(None))
-"""Rows that have a file."""
 _TOLD = ("SOP Class UID", "SOP Instance UID", "Transfer Syntax UID")
 _PICTURES = (
     select(ReadingPicture.sha256)
@@ -67,7 +66,7 @@ class _Row:
 def _instances(engine: Engine) -> Iterator[_Row]:
     last = uuid.UUID(int=0)
     uids = (Instance.sop_class_uid, Instance.sop_instance_uid, Instance.transfer_syntax_uid)
-    rows = select(Instance.id, Instance.sha256, *uids).where(*_LIVING).order_by(Instance.id).limit(_AT_A_TIME)
+    rows = select(Instance.id, Instance.sha256, *uids).where(KEEPS_A_FILE).order_by(Instance.id).limit(_AT_A_TIME)
     while True:
         with transaction(engine) as session:
             page = session.execute(rows.where(Instance.id > last)).all()
@@ -86,7 +85,7 @@ def _instance(engine: Engine, store: Store, row: _Row, where: str) -> Iterator[F
             digest, _ = data_set_digest(stored)
     except NotFound:
         with transaction(engine) as session:
-            is_erased = session.scalar(select(Instance.id).where(Instance.id == row.id, *_LIVING)) is None
+            is_erased = session.scalar(select(Instance.id).where(Instance.id == row.id, KEEPS_A_FILE)) is None
         if not is_erased:
             yield Fault("its file is missing from the store", where)
     except InvalidInstance:
@@ -118,7 +117,7 @@ def _nobodys(engine: Engine, store: Store, spool: Path | None, keys: list[str], 
 def _with_rows(engine: Engine, keys: list[str]) -> set[str]:
     with transaction(engine) as session:
         ids = [uuid.UUID(hex=key) for key in keys]
-        return {found.hex for found in session.scalars(select(Instance.id).where(Instance.id.in_(ids), *_LIVING))}
+        return {found.hex for found in session.scalars(select(Instance.id).where(Instance.id.in_(ids), KEEPS_A_FILE))}
 
 
 def _spooled(spool: Path | None) -> set[str]:

@@ -24,6 +24,7 @@ from record.models import (
     Study,
     StudyRevision,
 )
+from record.models.studies import UNDECIDED
 from record.states import InstanceKind, Purpose, ReadingState, ReasonCode, StudyState, move
 
 _ELIGIBLE = (
@@ -32,7 +33,7 @@ _ELIGIBLE = (
     Instance.conflict_of_id.is_(None),
     Instance.rejected.is_(False),
     Instance.erased_at.is_(None),
-    (Instance.conflict_kind.is_(None)) | (Instance.conflict_decided_at.is_not(None)),
+    ~UNDECIDED,
 )
 """What makes an instance one of the images that a closing looks at; those that are no priors are frozen."""
 
@@ -280,8 +281,7 @@ def require_decided(session: Session, study_id: uuid.UUID) -> None:
         .select_from(Instance)
         .where(
             Instance.study_id == study_id,
-            Instance.conflict_kind.is_not(None),
-            Instance.conflict_decided_at.is_(None),
+            UNDECIDED,
         )
     )
     if undecided:

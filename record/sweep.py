@@ -1,8 +1,8 @@
 """The sweep: what has to happen although nobody asks.
 
-`run_once` closes stable studies, takes back leases, seals events, removes what may go, marks what is settled, and rings. It is called by
-`countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a time, and a
-study is closed in a transaction of its own. Does not know who calls it.
+`run_once` closes stable studies, takes back leases, seals events, removes what may go, marks what is settled, and rings.
+It is called by `countersign gateway sweep` and by a thread in each worker; an advisory lock lets one of them work at a
+time, and a study is closed in a transaction of its own. Does not know who calls it.
 """
 
 from __future__ import annotations

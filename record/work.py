@@ -16,7 +16,7 @@ from sqlalchemy import Boolean, ColumnElement, Select, literal_column, or_, sele
 from sqlalchemy.orm import Session, aliased
 
 from record.models import Instance, Reading, Report, Study, StudyRevision
-from record.models.studies import UNSETTLED
+from record.models.studies import UNDECIDED, UNSETTLED
 from record.states import ENDED_REPORT, Purpose, ReadingState, ReportState, StudyState
 
 _Rows = TypeVar("_Rows", bound=Select[*tuple[Any, ...]])
@@ -70,8 +70,7 @@ def unsettled() -> ColumnElement[bool]:
 
 def conflicting() -> ColumnElement[bool]:
     """Whether bytes or identity of an instance conflict and nobody has decided."""
-    undecided = (Instance.conflict_kind.is_not(None), Instance.conflict_decided_at.is_(None))
-    return select(Instance.id).where(Instance.study_id == Study.id, *undecided).exists()
+    return select(Instance.id).where(Instance.study_id == Study.id, UNDECIDED).exists()
 
 
 def settle(session: Session, most: int) -> int:

@@ -20,6 +20,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
 from gateway.launcher.folder import State
 from gateway.launcher.postgres import OWNER
@@ -114,6 +116,25 @@ def fresh_database(servers: RunningServers) -> Iterator[FreshDatabaseMaker]:
 def database(fresh_database: FreshDatabaseMaker) -> Iterator[FreshDatabase]:
     with fresh_database() as made:
         yield made
+
+
+@pytest.fixture
+def engine(database: FreshDatabase) -> Iterator[Engine]:
+    """The programs' own way into the empty database."""
+    from record.db import connect
+
+    made = connect(database.url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    """One transaction in it."""
+    from record.db import transaction
+
+    with transaction(engine) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -98,12 +98,10 @@ def draft_body(words: str = "There is an opacity in the left upper zone.") -> Bo
     )
 
 
-def drafted(session: Session, study: Study, body: Body | None = None) -> Report | None:
-    """Take the study's reading through its life, as the workers would, and open its report."""
-    body = body or draft_body()
+def drafting(session: Session) -> claims.Claim:
+    """Claim the waiting reading, prepare it without pictures, and claim it for its draft, as the workers would."""
     claim = claims.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
     assert claim is not None
-    assert claim.study_id == study.id
     claims.finish_prepare(
         session,
         claim,
@@ -116,6 +114,14 @@ def drafted(session: Session, study: Study, body: Body | None = None) -> Report 
     )
     claim = claims.claim_draft(session, "test", 30, model="phantom")
     assert claim is not None
+    return claim
+
+
+def drafted(session: Session, study: Study, body: Body | None = None) -> Report | None:
+    """Take the study's reading through its life, as the workers would, and open its report."""
+    body = body or draft_body()
+    claim = drafting(session)
+    assert claim.study_id == study.id
     claims.finish_done(session, claim)
     draft = drafts.write(
         session,

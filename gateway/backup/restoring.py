@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from gateway.backup.shelf import HEADS, Backup, Places, side_by_side, spooled
+from gateway.backup.shelf import HEADS, TELL_EVERY_S, Backup, Places, Tell, side_by_side, spooled
 from gateway.backup.source import Unreadable, opened
 from gateway.respool import respool
 from gateway.spool import Spool
@@ -35,13 +34,11 @@ from record.ids import new_id
 from record.store import Kind, Store
 
 MARGIN_BYTES = 256 * 1024 * 1024
-TELL_EVERY_S = 5.0
 _LIVING = ("workers", "parts")
 _KEEPS_SEARCHES = (
     "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'user_sessions'::regclass AND attname = 'search')"
 )
 """An older release kept none."""
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ MANIFEST = "manifest.json"
 LISTING = "files.sha256"
 HEADS = "heads.log"
 _AT_A_TIME = 16
+TELL_EVERY_S = 5.0
+Tell = Callable[[str], None]
+"""Says to whoever waits how far it is, every so many seconds."""
 _BATCH = 512
 _Given = TypeVar("_Given")
 _Made = TypeVar("_Made")

@@ -19,16 +19,14 @@ from pathlib import Path
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from gateway.backup.shelf import side_by_side
+from gateway.backup.shelf import TELL_EVERY_S, Tell, side_by_side
 from gateway.backup.source import Unreadable, opened
 from record.dump import Dump
 from record.durable import digest_of
 from record.errors import NotFound
 from record.models import Instance, Reading, ReadingPicture
+from record.models.studies import KEEPS_A_FILE
 from record.store import Kind, Store
-
-TELL_EVERY_S = 5.0
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +79,7 @@ class Stored:
         """
         before = text("CAST(:taken_at AS timestamptz)").bindparams(taken_at=dump.taken_at)
         instances = select(Instance.id, Instance.sha256, Instance.size_bytes).where(
-            Instance.duplicate_of_id.is_(None), Instance.erased_at.is_(None), Instance.created_at < before
+            KEEPS_A_FILE, Instance.created_at < before
         )
         pictures = (
             select(ReadingPicture.sha256)

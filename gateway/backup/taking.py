@@ -16,7 +16,7 @@ import contextlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,19 +24,17 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from gateway import spool
-from gateway.backup.shelf import FORMAT, HEADS, LISTING, MANIFEST, Backup, Places, Shelf, discard
+from gateway.backup.shelf import FORMAT, HEADS, LISTING, MANIFEST, Backup, Places, Shelf, Tell, discard
 from gateway.backup.stored import Stored
-from gateway.launcher.folder import write_private
 from record import dump, migrate
 from record.audit import SEAL_KEY, head
 from record.dump import Dump
-from record.durable import copy_durably, digest_of, sync_folder
+from record.durable import copy_durably, digest_of, sync_folder, write_private
 from record.errors import Misconfigured, StoreFull
 from record.owner import own_version
 from record.store import Kind, Store
 
 MARGIN_BYTES = 64 * 1024 * 1024
-Tell = Callable[[str], None]
 _HARMLESS = re.compile(r"[!-.0-~]+")
 """A name that a listing can hold."""
 

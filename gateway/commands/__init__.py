@@ -16,10 +16,12 @@ import click
 from click.shell_completion import CompletionItem
 
 from record.errors import Misconfigured
+from record.states import Role
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
+    from record.access import Principal
     from record.settings import Base
 
 PATH = click.Path(path_type=Path)
@@ -146,6 +148,13 @@ def administrating() -> Iterator[Session]:
             yield session
     finally:
         engine.dispose()
+
+
+def by_command() -> Principal:
+    """Who is on record for what an administrator's verb changes."""
+    from record.access import commander
+
+    return commander(None, Role.ADMIN)
 
 
 @contextlib.contextmanager

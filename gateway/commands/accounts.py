@@ -1,6 +1,6 @@
-"""Sites, people, machines and senders: who is who.
+"""People and machines: who is who.
 
-Knows options and what is printed. Does not know any rule: those are the verbs of `record.accounts` and `record.sites`.
+Knows options and what is printed. Does not know any rule: those are the verbs of `record.accounts`.
 """
 
 from __future__ import annotations
@@ -8,66 +8,18 @@ from __future__ import annotations
 import secrets
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 
 import click
 
-from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, site
+from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, site
 from gateway.commands.output import print_json, print_table
 from record.errors import InvalidRequest
-from record.states import Lane, Role
-
-if TYPE_CHECKING:
-    from record.access import Principal
+from record.states import Role
 
 _LONGEST_LINE = 1 << 16
 """Bytes of a line that is read as a password; far beyond what `record.accounts` takes."""
 ROLES = click.Choice([role.value for role in Role])
 MACHINES = click.Choice([role.value for role in Role if role not in {Role.RESIDENT, Role.ATTENDING}])
-
-
-@click.group(
-    "sites",
-    cls=Ordered,
-    short_help="Tenants: who may see what.",
-    epilog=example("countersign sites add north --language es"),
-)
-def sites() -> None:
-    """Tenants: every study, person, machine and sender belongs to one site and sees nothing of another.
-
-    A new run has one site, and while there is only one nobody needs to name it. Add a second first, then its people
-    (`users add --site`) and its senders (`peers add --site`).
-    """
-
-
-@sites.command("add", short_help="Add a site.", epilog=example("countersign sites add north --language es"))
-@admin_data_dir
-@click.argument("name")
-@click.option("--language", default="en", show_default=True, help="The language of its reports, such as en, es or zh.")
-def add_site(name: str, language: str) -> None:
-    """Add a site; from then on commands ask for --site where it matters."""
-    from record import sites as records
-
-    with administrating() as session:
-        added = records.add_site(session, name=name, language=language, by=_by())
-        count = len(records.list_sites(session))
-    more = "" if count == 1 else "; commands now ask which with --site"
-    click.echo(f"{added.name} is site {count}{more}", err=True)
-
-
-@sites.command("list", short_help="List the sites.", epilog=example("countersign sites list"))
-@admin_data_dir
-@as_json
-def list_sites(*, json: bool) -> None:
-    """List the sites, the oldest first: whoever is no known sender (`up --open-peers`) sends to that one."""
-    from record import sites as records
-
-    with administrating() as session:
-        found = records.list_sites(session)
-    if json:
-        print_json([{"name": s.name, "language": s.language, "created_at": s.created_at} for s in found])
-    else:
-        print_table(("SITE", "LANGUAGE", "SINCE"), [(s.name, s.language, s.created_at) for s in found])
 
 
 @click.group(
@@ -80,7 +32,7 @@ def users() -> None:
     """People who sign in: each has one login, one role and one site.
 
     A resident edits and declares preliminary, an attending also signs, an operator retries readings and decides conflicts,
-    an auditor reads the audit, an admin manages accounts. Nobody is ever deleted, since reports bear their names: who
+    an auditor reads the audit, an admin sees the state of the line. Nobody is ever deleted, since reports bear their names: who
     leaves is disabled.
     """
 
@@ -109,7 +61,13 @@ def add_user(login: str, role: str, printed_name: str, site: str | None) -> None
     password, made = _password()
     with administrating() as session:
         accounts.add_user(
-            session, site=site, login=login, printed_name=printed_name, role=Role(role), password=password, by=_by()
+            session,
+            site=site,
+            login=login,
+            printed_name=printed_name,
+            role=Role(role),
+            password=password,
+            by=by_command(),
         )
     _tell_password(f"{login} may sign in as {role}", password, made=made)
 
@@ -160,7 +118,7 @@ def disable_user(login: str) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.disable_user(session, login, by=_by())
+        accounts.disable_user(session, login, by=by_command())
     click.echo(f"{login} is signed out and may not sign in", err=True)
 
 
@@ -174,7 +132,7 @@ def enable_user(login: str) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.enable_user(session, login, by=_by())
+        accounts.enable_user(session, login, by=by_command())
     click.echo(f"{login} may sign in", err=True)
 
 
@@ -192,7 +150,7 @@ def set_password(login: str) -> None:
 
     password, made = _password()
     with administrating() as session:
-        accounts.set_password(session, login, password, by=_by())
+        accounts.set_password(session, login, password, by=by_command())
     _tell_password(f"{login} has another password", password, made=made)
 
 
@@ -230,7 +188,7 @@ def add_token(name: str, role: str, scopes: tuple[str, ...], expires: int | None
     until = datetime.now(UTC) + timedelta(days=expires) if expires else None
     with administrating() as session:
         token = accounts.add_token(
-            session, site=site, name=name, role=Role(role), scopes=scopes, expires_at=until, by=_by()
+            session, site=site, name=name, role=Role(role), scopes=scopes, expires_at=until, by=by_command()
         )
     click.echo(f"{name} may call the API as {role}; the token is shown this once:", err=True)
     click.echo(token)
@@ -289,108 +247,8 @@ def revoke_token(name: str, site: str | None) -> None:
     from record import accounts
 
     with administrating() as session:
-        accounts.revoke_token(session, site=site, name=name, by=_by())
+        accounts.revoke_token(session, site=site, name=name, by=by_command())
     click.echo(f"{name} may not call the API; it is refused within five seconds", err=True)
-
-
-@click.group(
-    "peers", cls=Ordered, short_help="Who may send images.", epilog=example("countersign peers add PACS 10.0.0.9")
-)
-def peers() -> None:
-    """Who may send images: an AE title bound to one IP address, for one site.
-
-    The listener knows a change within seconds, without a restart. A refused sender stands in its log with both.
-    """
-
-
-@peers.command(
-    "add",
-    short_help="Let a sender in.",
-    epilog=example("countersign peers add PACS 10.0.0.9", "countersign peers add ARCHIVE 10.0.0.12 --lane backfill"),
-)
-@admin_data_dir
-@click.argument("ae_title")
-@click.argument("address")
-@click.option(
-    "--lane", type=click.Choice([lane.value for lane in Lane]), default=Lane.ROUTINE.value, show_default=True,
-    help="How urgent what it sends is; backfill never delays the others.",
-)  # fmt: skip
-@click.option(
-    "--stable-after", "stable_after_s", type=click.FloatRange(min=0), metavar="SECONDS",
-    help="Quiet time after which its studies are complete, where the run's own does not fit.",
-)  # fmt: skip
-@site
-def add_peer(ae_title: str, address: str, lane: str, stable_after_s: float | None, site: str | None) -> None:
-    """Let a sender in, by its AE title and IP address; the listener knows it within seconds."""
-    from record import sites as records
-
-    with administrating() as session:
-        peer = records.add_peer(
-            session,
-            site=site,
-            ae_title=ae_title,
-            address=address,
-            lane=Lane(lane),
-            stable_after_s=stable_after_s,
-            by=_by(),
-        )
-    click.echo(f"{peer.ae_title} may send from {peer.address}", err=True)
-
-
-@peers.command("list", short_help="List who may send.", epilog=example("countersign peers list"))
-@admin_data_dir
-@site
-@as_json
-def list_peers(site: str | None, *, json: bool) -> None:
-    """List who may send, for which site, in which lane."""
-    from record import sites as records
-
-    with administrating() as session:
-        found = records.list_peers(session, site=site)
-    if json:
-        print_json(
-            [
-                {
-                    "ae_title": peer.ae_title,
-                    "address": peer.address,
-                    "site": of,
-                    "lane": peer.lane,
-                    "stable_after_s": peer.stable_after_s,
-                    "created_at": peer.created_at,
-                }
-                for peer, of in found
-            ]
-        )
-        return
-    print_table(
-        ("AE TITLE", "ADDRESS", "SITE", "LANE", "STABLE AFTER", "SINCE"),
-        [(p.ae_title, p.address, of, p.lane, p.stable_after_s, p.created_at) for p, of in found],
-    )
-
-
-@peers.command(
-    "remove", short_help="Let a sender in no more.", epilog=example("countersign peers remove PACS 10.0.0.9")
-)
-@admin_data_dir
-@click.argument("ae_title")
-@click.argument("address")
-def remove_peer(ae_title: str, address: str) -> None:
-    """Let a sender in no more; the listener knows it within seconds, and an open association ends as it would.
-
-    What it sent stays where it is.
-    """
-    from record import sites as records
-
-    with administrating() as session:
-        records.remove_peer(session, ae_title=ae_title, address=address, by=_by())
-    click.echo(f"{ae_title} may not send from {address}", err=True)
-
-
-def _by() -> Principal:
-    """Who is on record for what these commands change."""
-    from record.access import commander
-
-    return commander(None, Role.ADMIN)
 
 
 def _password() -> tuple[str, bool]:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from record.status import Status
 
 _COLUMNS = 80
+_NO_SCHEMA_OF_OURS = NO_SCHEMA | {"42501"}
+"""The programs' role has no right to it: it is somebody else's."""
 _STOPPED = "countersign.stopped"
 """Under this name the folder of a stopped run goes from the option to the verb."""
 _COLOURS = {
@@ -145,9 +147,7 @@ def _look(settings: Base, site: str | None) -> Status | Local:
     except DBAPIError as error:
         if is_away(error):
             return _local(settings.store, "database_away")
-        if str(getattr(error.orig, "sqlstate", "")) in NO_SCHEMA | {
-            "42501"
-        }:  # nor has the programs' role a right to it
+        if str(getattr(error.orig, "sqlstate", "")) in _NO_SCHEMA_OF_OURS:
             return _local(settings.store, "schema_missing")
         raise
     finally:

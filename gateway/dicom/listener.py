@@ -7,13 +7,11 @@ know what is inside a data set (`gateway.intake` checks that) or how a hostile c
 from __future__ import annotations
 
 import ipaddress
-import os
 import signal
 import socket
 import threading
 import time
 import uuid
-from pathlib import Path
 from types import FrameType
 from typing import cast
 
@@ -25,10 +23,11 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway import heartbeat
+from gateway.dicom.peers import Peers
 from gateway.dicom.server import HardAssociation, HardServer, Receiving
 from gateway.intake import Incoming, Intake, SopIdentity, Source
 from gateway.ports import why_not
-from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, PEERS, Spool, read_peers
+from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Spool
 from record import log
 from record.errors import (
     CountersignError,
@@ -92,33 +91,6 @@ _HINTS = {
     _CALLED_UNKNOWN: "The sender has to call us by COUNTERSIGN_AE_TITLE.",
     _CALLING_UNKNOWN: "Let the sender in with `countersign peers add AE ADDRESS`.",
 }  # AE and ADDRESS stay words: a stranger's title must not get into a line that somebody pastes into a shell
-
-
-class Peers:
-    """Who may send: AE titles bound to addresses, read from the snapshot whenever it changes."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._stamp = -1
-        self._sites: dict[tuple[str, str], str] = {}
-        self._lock = threading.Lock()
-
-    def site(self, ae_title: str, address: str) -> str | None:
-        """The site this peer sends for; None for a stranger."""
-        with self._lock:
-            self._refresh()
-            return self._sites.get((ae_title, _plain(address)))
-
-    def _refresh(self) -> None:
-        try:
-            stamp = os.stat(self._root / PEERS).st_mtime_ns
-            if stamp != self._stamp:
-                self._sites = {(p.ae_title, _plain(p.address)): p.site for p in read_peers(self._root)}
-                self._stamp = stamp
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, LookupError, TypeError):  # keep what was known
-            _logger.exception("peers_unreadable", hint="The indexer writes it anew; it is not to be edited.")
 
 
 class Arriving:
@@ -373,15 +345,6 @@ def _title(association: HardAssociation) -> str:
 def _told(title: str) -> str:
     """A stranger's AE title as it may stand in a log."""
     return "".join(char if " " <= char <= "~" else "?" for char in title.strip()[:MAX_AE_TITLE])
-
-
-def _plain(address: str) -> str:
-    """An IP address in one way of writing it; anything else as it is."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    return str(getattr(parsed, "ipv4_mapped", None) or parsed)
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.launcher.demo_client import DemoClient, StudyLine
-from gateway.launcher.folder import DataFolder, environment_of, holds_run, write_private
+from gateway.launcher.folder import DataFolder, environment_of, holds_run
 from gateway.launcher.processes import StopRequest, end, spawn, wait_until
+from record.durable import write_private
 from record.errors import Conflict, Misconfigured
 from record.states import Role
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from record.durable import sync_folder
+from record.durable import write_private
 from record.errors import Misconfigured
 
 
@@ -175,15 +175,3 @@ def default_folder() -> Path:
     if os.geteuid() == 0:
         return Path("/var/lib/countersign/data")
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "countersign"
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read; whole or not at all, and durable."""
-    unfinished = path.with_name(path.name + ".new")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(descriptor)
-    os.replace(unfinished, path)
-    sync_folder(path.parent)

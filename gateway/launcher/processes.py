@@ -5,10 +5,10 @@ Knows sessions, signals and the parent-death signal of Linux. Does not know what
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from gateway.ports import port_at
 from record.errors import Misconfigured
 
 PR_SET_PDEATHSIG = 1
@@ -160,21 +161,10 @@ def command_line(pid: int) -> str:
 
 def free_port(preferred: int | None = None) -> int:
     """The preferred loopback port if it is free, else one the system picks."""
-    port = (_bind(preferred, "127.0.0.1") if preferred else None) or _bind(0, "127.0.0.1")
-    if port is None:
-        raise Misconfigured("No free port on 127.0.0.1: are very many programs listening, or is loopback down?")
-    return port
-
-
-def _bind(port: int, host: str) -> int | None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return None
-        return int(probe.getsockname()[1])
+    for wanted in (preferred or 0, 0):
+        with contextlib.suppress(OSError):
+            return port_at("127.0.0.1", wanted)
+    raise Misconfigured("No free port on 127.0.0.1: are very many programs listening, or is loopback down?")
 
 
 def fresh_log(path: Path) -> IO[bytes]:

@@ -15,9 +15,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gateway.launcher.binaries import ServerProgram
-from gateway.launcher.folder import State, write_private
+from gateway.launcher.folder import State
 from gateway.launcher.grounds import Grounds
 from gateway.launcher.processes import StopRequest, end, free_port, fresh_log, spawn, tail, wait_until
+from record.durable import write_private
 from record.errors import Misconfigured
 
 START_LIMIT_S = 20.0

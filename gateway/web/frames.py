@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from record.errors import InvalidInstance, InvalidRequest, NotFound
 from record.models import Instance, Reading, ReadingPicture, Series, Study
+from record.models.studies import KEEPS_A_FILE
 from record.states import InstanceKind, Purpose, ReasonCode
 
 THUMBNAIL = 256
@@ -318,8 +319,7 @@ def _numbered(study: Study, series_id: uuid.UUID | None) -> Any:
         .where(
             Instance.study_id == study.id,
             Instance.kind == InstanceKind.IMAGE,
-            Instance.duplicate_of_id.is_(None),
-            Instance.erased_at.is_(None),
+            KEEPS_A_FILE,
             ~and_(decided, Instance.conflict_of_id.is_not(None)),
             ~and_(decided, Instance.conflict_kind == "identity", Instance.rejected),  # another patient's
         )

@@ -13,16 +13,14 @@ from sqlalchemy.orm import Session
 
 from record.access import Action, Principal, may
 from record.models import Report, ReportRevision, User
-from record.states import ReportState
-
-_OPEN = {ReportState.DRAFT, ReportState.PRELIMINARY}
+from record.states import OPEN_REPORT
 
 
 def in_hands_of(session: Session, reports: Iterable[Report | None], by: Principal) -> dict[uuid.UUID, str]:
     """The printed name of who saved each open report last, by the report's id, for those who may read reports."""
     if not may(by, Action.READ_REPORT):
         return {}
-    touched = [one.id for one in reports if one is not None and one.state in _OPEN and one.touched_at is not None]
+    touched = [one.id for one in reports if one is not None and one.state in OPEN_REPORT and one.touched_at is not None]
     rows = session.execute(
         select(ReportRevision.report_id, User.printed_name)
         .join(Report, (Report.id == ReportRevision.report_id) & (Report.revision == ReportRevision.number))

@@ -117,9 +117,9 @@ def signed(
         if error.facts.get("reason_code") == Refusal.SESSION_ENDED:
             return RedirectResponse("/sign-in", 303)
         wrong = problems.of_error(error) | {"title": WRONG_PASSWORD, "detail": NOTHING_SIGNED}
-        return signing_page(request, web, visitor, report_id, kept=Kept(wrong, reason=reason, seen=seen, shown=shown))
+        return signing_page(request, web, visitor, report_id, kept=Kept(wrong, reason=reason, seen=seen))
     except CountersignError as error:
-        kept = Kept(problems.of_error(error), reason=reason, seen=seen, shown=shown)
+        kept = Kept(problems.of_error(error), reason=reason, seen=seen)
         return signing_page(request, web, visitor, report_id, kept=kept)
     return RedirectResponse(f"/studies/{uid}?done=signed", 303)
 

@@ -36,7 +36,7 @@ from record.access import Action, Principal, may
 from record.body import SectionCode
 from record.db import transaction
 from record.models import Report, Study
-from record.states import LIVE_REPORT, SIGNED_REPORT, Purpose, ReadingState, ReportState, StudyState
+from record.states import LIVE_REPORT, OPEN_REPORT, SIGNED_REPORT, Purpose, ReadingState, StudyState
 
 DONE = {
     "saved": english("Saved."),
@@ -57,17 +57,13 @@ OTHER_WORDS = english(
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What somebody typed and could not be done: the problem, their own words, and what they had seen when they typed.
-
-    `seen` and `shown` are the revisions of the report and of the study that stood on their page.
-    """
+    """What somebody typed and could not be done: the problem, their own words, and the revision of the report they had seen."""
 
     problem: dict[str, Any]
     text: str | None = None
     reason: str = ""
     report_id: uuid.UUID | None = None
     seen: int | None = None
-    shown: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +139,7 @@ class Opening:
     @property
     def is_open(self) -> bool:
         """Whether the report can be edited."""
-        return self.report is not None and self.report.state in {ReportState.DRAFT, ReportState.PRELIMINARY}
+        return self.report is not None and self.report.state in OPEN_REPORT
 
     @property
     def is_signed(self) -> bool:
@@ -249,7 +245,7 @@ def signing_page(
     with transaction(web.engine) as session:
         report = reports.find(session, report_id, visitor.principal)
         study = session.get_one(Study, report.study_id)
-        if report.state not in {ReportState.DRAFT, ReportState.PRELIMINARY}:
+        if report.state not in OPEN_REPORT:
             return RedirectResponse(f"/studies/{study.study_instance_uid}", 303)
         opening = open_study(session, study, visitor.principal)
     if opening.report is None or opening.report.body is None:

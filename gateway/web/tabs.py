@@ -62,9 +62,8 @@ def ordered(statement: _Rows, cursor: str | None) -> _Rows:
         lane = next(lane for lane, order in LANE_ORDER.items() if order == urgency)
         later = (Study.lane == lane) & (tuple_(Study.created_at, Study.id) > tuple_(since, key))
         statement = statement.where((Study.lane < lane) | later)
-    return statement.order_by(
-        Study.lane.desc(), Study.created_at, Study.id
-    )  # the lanes' names go backwards, as it were
+    # The lanes' names happen to go backwards in their order, so the index of unsettled studies bears them as they are.
+    return statement.order_by(Study.lane.desc(), Study.created_at, Study.id)
 
 
 def place_of(study: Study) -> str:

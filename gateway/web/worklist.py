@@ -21,14 +21,13 @@ from sqlalchemy import ColumnElement, Select, false, func, literal_column, selec
 from sqlalchemy.orm import Session
 
 from gateway.web import tabs
-from gateway.web.schemas import MAX_LIMIT as MAX_LIMIT  # noqa: PLC0414  the list's own word for it, for the pages
 from gateway.web.schemas import StudyItem
 from record import audit, work
 from record.access import Action, Principal, may, require, visible
 from record.errors import InvalidRequest
 from record.models import Draft, Reading, Report, Site, Study
 from record.models.studies import NAME_WORDS
-from record.states import SIGNED_REPORT, Lane, ReadingState, ReportState, Role, StudyState
+from record.states import OPEN_REPORT, SIGNED_REPORT, Lane, ReadingState, ReportState, Role, StudyState
 
 _Rows = Select[Study, uuid.UUID, str, str | None, int, Report, list[str], str, bool]
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
@@ -290,7 +289,7 @@ def _narrow(statement: _Rows, filters: Filters) -> _Rows:
     for column, value in wanted:
         if value is not None:
             statement = statement.where(column == value)
-    if filters.report_state in {ReportState.DRAFT, ReportState.PRELIMINARY}:
+    if filters.report_state in OPEN_REPORT:
         statement = statement.where(work.unsettled())  # they always are; there are few of them
     if filters.tab is not None and (holds := tabs.condition(filters.tab)) is not None:
         statement = statement.where(holds)

@@ -163,6 +163,12 @@ class Instance(Table):
     series: Mapped[Series] = relationship(lazy="raise")
 
 
+UNDECIDED = Instance.conflict_kind.is_not(None) & Instance.conflict_decided_at.is_(None)
+"""Its bytes or its identity conflict with another's, and nobody has decided."""
+KEEPS_A_FILE = Instance.duplicate_of_id.is_(None) & Instance.erased_at.is_(None)
+"""There is a file of it in the store: not that of another row, nor erased."""
+
+
 class StudyRevision(Table):
     """The set of images at one closing, and why the study was taken as complete."""
 

@@ -24,7 +24,7 @@ from sqlalchemy import Engine, text
 
 from gateway.launcher.processes import free_port
 from record import accounts
-from record.db import connect, transaction
+from record.db import transaction
 from record.states import Role
 from tests.bench import MODEL, Bench, SmallServer, small_server, wait_for
 from tests.conftest import FreshDatabase
@@ -72,13 +72,6 @@ class Machine:
 def answers() -> Iterator[SmallServer]:
     with small_server(lambda _: time.sleep(0.2)) as server:
         yield server
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from hashlib import sha256
 
 import pytest
@@ -11,23 +10,13 @@ from sqlalchemy.orm import Session
 
 from record import admission, claims, conflicts, reports, studies
 from record.admission import PRIOR_SOURCE, Arrival
-from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, InvalidRequest, NotFound, NotPermitted
 from record.instances import KEY_OBJECT_SELECTION
 from record.models import Event, Instance, Patient, Site, Study
 from record.states import Role, StudyState
-from tests.conftest import FreshDatabase
 from tests.records import again, arrival, closed, count, drafted, person, proof, study_of, uid
 
 WHY = "The first side lacks its last rows."
-
-
-@pytest.fixture
-def session(database: FreshDatabase) -> Iterator[Session]:
-    engine = connect(database.url)
-    with transaction(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def note(study_uid: str, *rejected: Arrival, title: str = "113001", **attributes: object) -> Arrival:

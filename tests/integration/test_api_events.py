@@ -14,7 +14,7 @@ from record.db import transaction
 from record.models import Instance
 from record.states import Role
 from tests.conftest import FreshDatabase
-from tests.records import arrival, study_of, uid
+from tests.records import arrival, drafting, study_of, uid
 from tests.web_records import PASSWORD, Desk, desk_on, problem
 
 PATH = "/api/v1/events"
@@ -142,21 +142,7 @@ def test_an_auditor_reads_how_a_reading_ended(desk: Desk, ends: Any, told: str) 
 def test_an_auditor_reads_that_a_reading_was_sent_back(desk: Desk) -> None:
     study_uid = desk.study(ends="queued")
     with transaction(desk.engine) as session:
-        claim = claims.claim_prepare(session, "test", 30, max_prepared=64, model="phantom")
-        assert claim is not None
-        claims.finish_prepare(
-            session,
-            claim,
-            protocol="p",
-            protocol_version="1",
-            protocol_digest="d",
-            model="phantom",
-            pictures=[],
-            omitted=[],
-        )
-        claim = claims.claim_draft(session, "test", 30, model="phantom")
-        assert claim is not None
-        claims.send_back(session, claim)
+        claims.send_back(session, drafting(session))
     assert kinds_of(desk, study_uid)[-2:] == ["reading_prepared", "reading_sent_back"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,13 +22,6 @@ from tests.records import again, arrival, closed, count, drafted, person, proof,
 
 KEY = b"k" * 32
 FRAME = b"\0" * 128 + b"DICM" + b"\x02\x00\x00\x00UL\x04\x00\x00\x00\x00\x00"
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy.orm import Session
 
 from record import admission, conflicts, reports, studies
-from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, InvalidRequest, NotPermitted
 from record.states import Role, StudyState
-from tests.conftest import FreshDatabase
 from tests.records import again, arrival, closed, count, drafted, person, proof, study_of, uid
-
-
-@pytest.fixture
-def session(database: FreshDatabase) -> Iterator[Session]:
-    engine = connect(database.url)
-    with transaction(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def test_the_first_instance_that_names_a_patient_speaks_for_the_study(session: Session) -> None:

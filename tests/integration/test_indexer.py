@@ -32,13 +32,6 @@ SOURCE = Source("dicom", "MODALITY1", "COUNTERSIGN", "10.0.0.7", None)
 
 
 @pytest.fixture
-def engine(database):
-    made = connect(database.url)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
 def store(tmp_path):
     return Store(tmp_path / "store")
 

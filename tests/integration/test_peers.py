@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy.orm import Session
 
 from record import sites
-from record.db import connect, transaction
 from record.errors import Conflict, InvalidRequest
-from tests.conftest import FreshDatabase
-
-
-@pytest.fixture
-def session(database: FreshDatabase) -> Iterator[Session]:
-    engine = connect(database.url)
-    with transaction(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def test_a_sender_is_let_in_once(session: Session) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import Engine, text
@@ -19,19 +18,6 @@ from record.states import Guard, ReadingState, ReportState, Role, StudyState
 from record.written import read
 from tests.conftest import FreshDatabase
 from tests.records import SR, again, arrival, closed, count, draft_body, drafted, person, proof, study_of, uid
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
-
-
-@pytest.fixture
-def session(engine: Engine) -> Iterator[Session]:
-    with transaction(engine) as opened:
-        yield opened
 
 
 def test_models_and_migrations_agree(database: FreshDatabase) -> None:

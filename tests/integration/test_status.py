@@ -20,7 +20,7 @@ from gateway.indexer import Indexer
 from gateway.spool import Spool
 from record import admission, alarms, claims, leases, parts, readings, status
 from record.access import commander
-from record.db import connect, transaction
+from record.db import transaction
 from record.figures import floor
 from record.models import Event, Part, Site, Worker
 from record.settings import SweepSettings
@@ -32,13 +32,6 @@ from tests.conftest import FreshDatabase, RunningServers
 from tests.records import arrival, closed, study_of, uid
 from tests.situations import CANARY, away, codes, everybody, made_up, seen, tell
 from tests.web_records import Desk, desk_on
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from sqlalchemy import Engine
 
 from gateway import heartbeat
 from gateway.launcher.processes import free_port
-from record.db import connect
 from record.queue import CPU, GPU, Bell
 from tests.bench import Bench, wait_for
 from tests.conftest import FreshDatabase
@@ -26,13 +25,6 @@ from tests.listeners import listening
 from tests.situations import codes, seen
 
 REPORT_S = 0.3
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -12,7 +11,7 @@ from sqlalchemy import Engine, select, text
 from structlog.testing import capture_logs
 
 from record import admission, sessions, sweep
-from record.db import connect, transaction
+from record.db import transaction
 from record.models import StoreDeletion, User
 from record.settings import SweepSettings
 from record.states import Role, StudyState
@@ -25,13 +24,6 @@ CREATE FUNCTION poison() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
   IF NEW.study_id = '{study}' THEN RAISE 'poison'; END IF; RETURN NEW; END $$;
 CREATE TRIGGER poison BEFORE INSERT ON study_revisions FOR EACH ROW EXECUTE FUNCTION poison();
 """
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

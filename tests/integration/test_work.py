@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from record import admission, claims, conflicts, readings, reports, studies, work
-from record.db import connect, transaction
 from record.models import Study
 from record.states import Role
-from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, drafted, person, proof, study_of, uid
-
-
-@pytest.fixture
-def session(database: FreshDatabase) -> Iterator[Session]:
-    engine = connect(database.url)
-    with transaction(engine) as opened:
-        yield opened
-    engine.dispose()
 
 
 def places(session: Session, study: Study) -> set[str]:

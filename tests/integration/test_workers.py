@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from record import claims, leases, readings, studies
-from record.db import connect, transaction
+from record.db import transaction
 from record.errors import IllegalMove, LeaseLost
 from record.models import Reading, Study
 from record.states import Role
@@ -25,13 +25,6 @@ from tests.bench import FAST, MODEL, Bench, admit_phantoms, small_server, states
 from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, person, uid
 from worker.desk import EXIT_DEAF, EXIT_WEDGED
-
-
-@pytest.fixture
-def engine(database: FreshDatabase) -> Iterator[Engine]:
-    made = connect(database.url)
-    yield made
-    made.dispose()
 
 
 @pytest.fixture

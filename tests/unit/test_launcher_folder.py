@@ -7,7 +7,8 @@ import stat
 
 import pytest
 
-from gateway.launcher.folder import DataFolder, State, environment_of, write_private
+from gateway.launcher.folder import DataFolder, State, environment_of
+from record.durable import write_private
 from record.errors import Misconfigured
 
 
