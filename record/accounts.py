@@ -107,11 +107,19 @@ def find_user(session: Session, login: str) -> User:
     NotFound
         Nobody has it.
     """
-    user = session.scalar(select(User).where(User.login == login).with_for_update())
+    user = _of_login(session, login)
     if user is None:
         message = "Nobody has this login. `countersign users list` names all."
         raise NotFound(message)
     return user
+
+
+def _of_login(session: Session, login: str) -> User | None:
+    """The person of this login, locked; capitals and spaces around it make no difference, as when it was added."""
+    wanted = folded(login.strip())
+    known = session.execute(select(User.id, User.login))
+    user_id = next((user_id for user_id, login in known if folded(login) == wanted), None)
+    return session.get(User, user_id, with_for_update=True) if user_id else None
 
 
 def disable_user(session: Session, login: str, *, by: Principal = SYSTEM) -> User:
@@ -205,6 +213,7 @@ def add_token(
     if not name.strip() or not name.isprintable():
         message = "A token's name is empty, or holds characters that cannot be seen."
         raise InvalidRequest(message)
+    one_at_a_time(session)
     if session.scalar(select(Token.id).where(Token.site_id == found.id, Token.name == name)):
         message = "The site has, or had, a token of this name: a revoked one keeps its name on record."
         raise Conflict(message)
@@ -278,7 +287,7 @@ def check_password(session: Session, login: str, password: str) -> User:
         Unknown login, wrong password, disabled or locked: one message for all four, after the same time. Its facts
         `refusal`, `user_id` and `site_id` are for the audit and go out nowhere.
     """
-    user = session.scalar(select(User).where(User.login == login).with_for_update())
+    user = _of_login(session, login)
     now = session.scalar(select(func.now()))
     locked = user is not None and user.locked_until is not None and now is not None and user.locked_until > now
     right = matches(user.password_hash if user else _WASTED, password)

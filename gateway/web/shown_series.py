@@ -1,4 +1,4 @@
-"""All images of a study as a page shows them for reading by hand: a grid of thumbnails for each series.
+"""The images of a study as a page shows them: a grid of thumbnails for each series, and the two sides of a conflict.
 
 Knows how many thumbnails a series gets. Does not know pixels, nor which images there are (`frames`).
 """
@@ -6,20 +6,26 @@ Knows how many thumbnails a series gets. Does not know pixels, nor which images 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from gateway.web import frames
 from gateway.web.frames import ImageShown, View
-from record.models import Study
+from record import conflicts
+from record.models import Instance, Study
+from record.models.studies import KEEPS_A_FILE
+from record.states import InstanceKind
 
 MOST_THUMBNAILS = 12
 """Of one series; more are spread evenly over it."""
 MOST_IN_ALL = 360
 """Of a study: where there would be more, each series gets fewer, but one at least."""
+SIDE = 512
+"""Pixels of the longer side of an image in conflict: large enough to see whether it is the same body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +79,43 @@ def _thumbnail(study_instance_uid: str, image: ImageShown) -> Thumbnail:
     view = View(size=frames.THUMBNAIL)
     address = frames.address(study_instance_uid, image.instance_id, frame, view)
     return Thumbnail(image.instance_id, frame, image.frames, image.label, image.flags, address)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One image of a conflict, its first frame."""
+
+    instance_id: uuid.UUID
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """What whoever decides a conflict has to see: the image in question, and beside it one that stands in the study."""
+
+    standing: Side | None
+    asked: Side
+
+
+def sides_shown(session: Session, study: Study) -> Mapping[uuid.UUID, Sides]:
+    """Both sides of every undecided conflict of images, by the instance that is asked about.
+
+    Other bytes stand beside the first that came under their UID; an image that names another patient beside the study's
+    first image.
+    """
+    asked = [side for side in conflicts.undecided(session, study.id) if side.kind == InstanceKind.IMAGE]
+    if not asked:
+        return {}
+    first = session.scalar(
+        select(Instance.id)
+        .where(Instance.study_id == study.id, Instance.kind == InstanceKind.IMAGE, KEEPS_A_FILE)
+        .where(Instance.conflict_kind.is_(None), ~Instance.rejected)
+        .order_by(Instance.id)
+        .limit(1)
+    )
+
+    def side(instance_id: uuid.UUID) -> Side:
+        return Side(instance_id, frames.address(study.study_instance_uid, instance_id, 1, View(size=SIDE)))
+
+    standing = {one.id: one.conflict_of_id or first for one in asked}
+    return {one.id: Sides(side(beside) if (beside := standing[one.id]) else None, side(one.id)) for one in asked}

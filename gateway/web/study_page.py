@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -26,7 +26,7 @@ from gateway.web.image_counts import count_images
 from gateway.web.languages import english
 from gateway.web.opened import report_history, show_report, show_study
 from gateway.web.schemas import DraftShown, PictureShown, ReadingShown, ReportRevisionShown, ReportShown, StudyShown
-from gateway.web.shown_series import ShownSeries, series_shown
+from gateway.web.shown_series import ShownSeries, Sides, series_shown, sides_shown
 from gateway.web.studies_api import note_opening
 from gateway.web.templating import page
 from gateway.web.ways_on import WayOn, way_on
@@ -76,6 +76,8 @@ class Opening:
     current: ReadingShown | None
     images: int
     series: Sequence[ShownSeries] = ()
+    sides: Mapping[uuid.UUID, Sides] = field(default_factory=dict)
+    """Both images of each undecided conflict, by the instance that is asked about."""
     draft_id: uuid.UUID | None = None
     """The draft that the report builds on; None if it was begun by hand."""
 
@@ -179,7 +181,8 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     images = count_images(session, [study]).get(study.id, 0)
     seen = may(by, Action.READ_PICTURE)
     series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
-    opening = Opening(shown, report, history, current, images, series, row.draft_id if row else None)
+    sides = sides_shown(session, study) if seen and may(by, Action.DECIDE_CONFLICT) else {}
+    opening = Opening(shown, report, history, current, images, series, sides, row.draft_id if row else None)
     note_opening(
         session,
         study,

@@ -69,6 +69,12 @@ def test_a_wrong_login_and_a_wrong_password_sound_alike(desk: Desk, login: str) 
         )
 
 
+def test_a_login_is_known_with_other_capitals_and_with_spaces_around_it(desk: Desk) -> None:
+    login = desk.user(Role.ATTENDING)
+    typed = {"login": f" {login.title()} ", "password": PASSWORD}
+    assert desk.client().post("/api/v1/session", json=typed).status_code == 200
+
+
 def test_half_a_character_is_no_password(desk: Desk) -> None:
     right = {"login": desk.user(Role.ATTENDING), "password": PASSWORD}
     headers = {"Content-Type": "application/json"}

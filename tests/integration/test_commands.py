@@ -99,6 +99,8 @@ def test_names_that_differ_in_capitals_and_spaces_alone_are_one_name(desk: Desk)
         assert (code, "is taken" in err) == (1, True)
     assert [(u["login"], u["printed_name"]) for u in listed("users", "list")] == [("lee", "Dr. Lee")]
     assert countersign("users", "add", "l" * 65, *add, stdin=PASSWORD)[0] == 1
+    assert countersign("users", "disable", "Lee ")[0] == 0
+    assert [u["state"] for u in listed("users", "list")] == ["disabled"]
 
 
 def test_the_same_login_added_twice_at_once_is_told_the_second(desk: Desk) -> None:

@@ -445,8 +445,11 @@ def test_a_conflict_is_decided_on_the_study_page(desk: Desk) -> None:
         )
     doctor = browser(desk, Role.ATTENDING)
     page = doctor.get(f"/studies/{study_uid}")
-    action = re.search(rf'action="(/studies/{re.escape(study_uid)}/conflicts/[0-9a-f-]+)"', page.text)
+    action = re.search(rf'action="(/studies/{re.escape(study_uid)}/conflicts/([0-9a-f-]+))"', page.text)
     assert action is not None
+    conflict = page.text[page.text.index(action[0]) : page.text.index("Leave it out")]
+    shown = re.findall(r'<img src="[^"]+/instances/([0-9a-f-]+)/frames/1/rendered\?', conflict)
+    assert shown == [str(known.id), action[2]], "both images, side by side"
     assert "Say why" in submit(doctor, page, action[1], keep="false", reason=" ").text
     answer = submit(doctor, page, action[1], keep="false", reason="a cut copy")
     assert answer.status_code == 303
