@@ -27,6 +27,7 @@ from gateway.launcher.folder import DataFolder, environment_of, holds_run
 from gateway.launcher.processes import StopRequest, end, spawn, wait_until
 from record.durable import write_private
 from record.errors import Conflict, Misconfigured
+from record.settings import secret
 from record.states import Role
 
 STUDIES = 3
@@ -84,6 +85,7 @@ def run(data_dir: Path | None, *, once: bool, say: Callable[[str], None]) -> Non
     def step(line: str) -> None:
         say(f"[{time.monotonic() - began:5.1f} s] {line}")
 
+    _refuse_anothers_record()
     summary: dict[str, object] | None = None
     with _folder(data_dir) as folder, _up(folder, step, stop) as (line, doors):
         login, password = _account(folder)
@@ -141,6 +143,31 @@ def _claim(folder: DataFolder) -> None:
     folder.prepare()
     state.demo = True
     folder.write_state(state)
+
+
+def _refuse_anothers_record() -> None:
+    """Refuse the database that the environment names where it holds people or studies, but no physician of the demo."""
+    from sqlalchemy import func, select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from record.db import connect, transaction
+    from record.models import Study, User
+
+    database_url = secret("DATABASE_URL")
+    if not database_url:
+        return
+    theirs = False
+    engine = connect(database_url, pool=1)
+    with contextlib.suppress(SQLAlchemyError), transaction(engine) as session:  # away, or no schema: `up` says so
+        known = set(session.scalars(select(User.login)))
+        shown = any(login.split("-")[0] == LOGIN for login in known)
+        theirs = not shown and bool(known or session.scalar(select(func.count()).select_from(Study)))
+    engine.dispose()
+    if theirs:
+        raise Misconfigured(
+            "DATABASE_URL names a record that the demo did not make: it would add a physician, made-up patients and a "
+            "signed report to it. Unset it, and the demo brings a database of its own; nothing was changed."
+        )
 
 
 @contextlib.contextmanager

@@ -15,7 +15,12 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.launcher import demo
 from gateway.launcher.processes import command_line, is_alive, wait_until
+from record.db import transaction
+from record.errors import Misconfigured
+from record.states import Role
+from tests.records import person
 
 pytestmark = pytest.mark.acceptance
 COUNTERSIGN = [sys.executable, "-P", "-m", "gateway"]
@@ -170,6 +175,18 @@ def test_whatever_is_killed_comes_back_and_kill_9_of_the_supervisor_leaves_no_or
     assert ready[4] == url
     again.send_signal(signal.SIGINT)
     assert again.wait(60) == 0
+
+
+def test_the_demo_adds_nothing_to_a_record_that_somebody_named_in_the_environment(
+    database, engine, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("DATABASE_URL", database.url)
+    demo._refuse_anothers_record()  # nobody's yet
+    with transaction(engine) as session:
+        person(session, Role.ATTENDING)
+    with pytest.raises(Misconfigured, match=r"DATABASE_URL names a record.*nothing was changed"):
+        demo.run(tmp_path / "run", once=True, say=print)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow
