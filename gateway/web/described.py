@@ -34,6 +34,7 @@ _SCHEMES = {
 }
 _SAFE = frozenset({"GET", "HEAD"})
 _PEOPLE_ONLY = frozenset({Role.RESIDENT, Role.ATTENDING})
+_SESSION = "/api/v1/session"
 _TAGS = [
     {"name": "session", "description": "A person signs in and out."},
     {"name": "studies", "description": "The worklist, a study, what may be asked for there."},
@@ -110,8 +111,11 @@ def _complete(operation: dict[str, Any], method: str, rule: Rule | None) -> None
 def _curl(method: str, path: str, operation: Mapping[str, Any], body: Any) -> str:
     words = ["curl"] if method == "GET" else ["curl -I"] if method == "HEAD" else [f"curl -X {method}"]
     if operation["security"]:
-        people = method not in _SAFE and set(operation["x-roles"]) <= _PEOPLE_ONLY
-        words.append(f'-b cookies.txt -H "{CSRF_HEADER}: $CSRF"' if people else '-H "Authorization: Bearer $TOKEN"')
+        people = set(operation["x-roles"]) <= _PEOPLE_ONLY or path == _SESSION
+        signed_in = "-b cookies.txt" if method in _SAFE else f'-b cookies.txt -H "{CSRF_HEADER}: $CSRF"'
+        words.append(signed_in if people else '-H "Authorization: Bearer $TOKEN"')
+    elif path == _SESSION:
+        words.append("-c cookies.txt")
     if body is not None:
         words.append("-H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body)))
     for parameter in operation.get("parameters", []):

@@ -124,6 +124,17 @@ def test_the_page_of_it_shows_a_line_for_the_terminal_and_every_code(app: FastAP
     assert "{study_instance_uid}" in page
 
 
+def test_a_line_for_the_terminal_proves_who_one_is_in_a_way_that_the_route_takes(document: dict[str, Any]) -> None:
+    lines = {(one["method"], one["path"]): one["curl"] for one in described.operations(document)}
+    assert "-c cookies.txt" in lines["POST", "/api/v1/session"], "the cookie is kept for the lines that send it"
+    assert "-b cookies.txt" in lines["DELETE", "/api/v1/session"]
+    for (_, path), line in lines.items():
+        if "/images" in path or "/rendered" in path or "/pictures" in path:
+            assert "-b cookies.txt" in line, "no token may see images"
+            assert "Bearer" not in line
+    assert "Bearer" in lines["GET", "/api/v1/studies"]
+
+
 def test_codes_may_be_named_by_status() -> None:
     told = problems.answers(409)[409]["content"]["application/problem+json"]["examples"]
     assert told.keys() == {"illegal_move", "stale_revision", "new_images", "conflict"}

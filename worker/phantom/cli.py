@@ -22,7 +22,7 @@ STATES: tuple[tuple[Zone | None, bool], ...] = tuple((zone, enlarged) for zone i
 
 @click.command("phantoms")
 @click.argument("outdir", type=click.Path(path_type=Path))
-@click.option("--count", default=3, show_default=True, help="Studies to write.")
+@click.option("--count", type=click.IntRange(1, 9999), default=3, show_default=True, help="Studies to write.")
 @click.option("--seed", type=int, help="Makes everything reproducible, UIDs included.")
 @click.option("--fresh-uids", is_flag=True, help="New UIDs even with --seed.")
 @click.option("--mirror", is_flag=True, help="Flip the pixels left to right; change nothing else.")
