@@ -75,7 +75,7 @@ def add_user(
         raise InvalidRequest(message)
     _check_password(password)
     one_at_a_time(session)
-    if folded(login) in map(folded, session.scalars(select(User.login))):
+    if _of_login(session, login) is not None:
         message = "This login is taken; capitals make no difference."
         raise Conflict(message)
     user = User(
@@ -118,7 +118,7 @@ def _of_login(session: Session, login: str) -> User | None:
     """The person of this login, locked; capitals and spaces around it make no difference, as when it was added."""
     wanted = folded(login.strip())
     known = session.execute(select(User.id, User.login))
-    user_id = next((user_id for user_id, login in known if folded(login) == wanted), None)
+    user_id = next((user_id for user_id, taken in known if folded(taken) == wanted), None)
     return session.get(User, user_id, with_for_update=True) if user_id else None
 
 

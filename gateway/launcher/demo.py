@@ -147,7 +147,7 @@ def _claim(folder: DataFolder) -> None:
 
 def _refuse_anothers_record() -> None:
     """Refuse the database that the environment names where it holds people or studies, but no physician of the demo."""
-    from sqlalchemy import func, select
+    from sqlalchemy import select
     from sqlalchemy.exc import SQLAlchemyError
 
     from record.db import connect, transaction
@@ -161,7 +161,7 @@ def _refuse_anothers_record() -> None:
     with contextlib.suppress(SQLAlchemyError), transaction(engine) as session:  # away, or no schema: `up` says so
         known = set(session.scalars(select(User.login)))
         shown = any(login.split("-")[0] == LOGIN for login in known)
-        theirs = not shown and bool(known or session.scalar(select(func.count()).select_from(Study)))
+        theirs = not shown and bool(known or session.scalar(select(Study.id).limit(1)))
     engine.dispose()
     if theirs:
         raise Misconfigured(

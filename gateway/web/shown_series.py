@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from gateway.web import frames
 from gateway.web.frames import ImageShown, View
-from record import conflicts
+from gateway.web.schemas import ConflictShown
 from record.models import Instance, Study
 from record.models.studies import KEEPS_A_FILE
 from record.states import InstanceKind
@@ -97,25 +97,25 @@ class Sides:
     asked: Side
 
 
-def sides_shown(session: Session, study: Study) -> Mapping[uuid.UUID, Sides]:
-    """Both sides of every undecided conflict of images, by the instance that is asked about.
+def sides_shown(session: Session, study: Study, undecided: Sequence[ConflictShown]) -> Mapping[uuid.UUID, Sides]:
+    """Both sides of the undecided conflicts of images, by the instance that is asked about.
 
     Other bytes stand beside the first that came under their UID; an image that names another patient beside the study's
     first image.
     """
-    asked = [side for side in conflicts.undecided(session, study.id) if side.kind == InstanceKind.IMAGE]
-    if not asked:
+    if not undecided:
         return {}
-    first = session.scalar(
-        select(Instance.id)
-        .where(Instance.study_id == study.id, Instance.kind == InstanceKind.IMAGE, KEEPS_A_FILE)
-        .where(Instance.conflict_kind.is_(None), ~Instance.rejected)
-        .order_by(Instance.id)
-        .limit(1)
-    )
+    images = select(Instance.id).where(Instance.study_id == study.id, Instance.kind == InstanceKind.IMAGE)
+    asked = set(session.scalars(images.where(Instance.id.in_([one.instance_id for one in undecided]))))
+    untroubled = images.where(KEEPS_A_FILE, Instance.conflict_kind.is_(None), ~Instance.rejected)
+    first = session.scalar(untroubled.order_by(Instance.id).limit(1))
 
     def side(instance_id: uuid.UUID) -> Side:
         return Side(instance_id, frames.address(study.study_instance_uid, instance_id, 1, View(size=SIDE)))
 
-    standing = {one.id: one.conflict_of_id or first for one in asked}
-    return {one.id: Sides(side(beside) if (beside := standing[one.id]) else None, side(one.id)) for one in asked}
+    found = {}
+    for one in undecided:
+        if one.instance_id in asked:
+            standing = one.beside or first
+            found[one.instance_id] = Sides(side(standing) if standing else None, side(one.instance_id))
+    return found

@@ -181,7 +181,7 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     images = count_images(session, [study]).get(study.id, 0)
     seen = may(by, Action.READ_PICTURE)
     series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
-    sides = sides_shown(session, study) if seen and may(by, Action.DECIDE_CONFLICT) else {}
+    sides = sides_shown(session, study, shown.conflicts) if seen and may(by, Action.DECIDE_CONFLICT) else {}
     opening = Opening(shown, report, history, current, images, series, sides, row.draft_id if row else None)
     note_opening(
         session,
