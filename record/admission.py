@@ -23,7 +23,7 @@ from record.ids import new_id
 from record.instances import InstanceHeader
 from record.models import Instance, Patient, Peer, Series, Site, StoreDeletion, Study
 from record.models.studies import KEEPS_A_FILE
-from record.states import InstanceKind, Lane, StudyState
+from record.states import ConflictKind, InstanceKind, Lane, StudyState
 from record.store import Kind
 from record.studies import reopen
 
@@ -163,7 +163,7 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
             known_sides.append(row)
             row.rejected = row.sop_instance_uid in rejected  # its rejection note came first
             if contradicts(study, arrival.header):
-                row.conflict_kind = "identity"
+                row.conflict_kind = ConflictKind.IDENTITY
                 conflicts += 1
             else:
                 new += 1
@@ -173,7 +173,7 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
             session.add(StoreDeletion(kind=Kind.INSTANCE, key=arrival.instance_id.hex))
             duplicates += 1
         else:
-            row.conflict_kind, row.conflict_of_id = "bytes", known_sides[0].id
+            row.conflict_kind, row.conflict_of_id = ConflictKind.BYTES, known_sides[0].id
             known_sides.append(row)
             conflicts += 1
         if known_sides[0].prior and not row.prior:  # the first arrival by another door: no longer only a prior
@@ -224,23 +224,28 @@ def _is_settled(row: Instance) -> bool:
 def reject(session: Session, note: Instance) -> bool:
     """Take out what a rejection note names of its study; whether the set of images changed.
 
-    What was once rejected stays out, whatever becomes of the note.
+    What was once rejected stays out, whatever becomes of the note, unless a person decides that the note is none of the
+    study's.
     """
-    named = note.header.get("referenced_sop_instance_uids") or ()
     changed = False
-    for row in session.scalars(
+    for row in named_by(session, note):
+        changed |= counts(row)
+        row.rejected = True
+    return changed
+
+
+def named_by(session: Session, note: Instance) -> Sequence[Instance]:
+    """What a rejection note names of its study, as far as it is there."""
+    return session.scalars(
         select(Instance).where(
             Instance.study_id == note.study_id,
-            Instance.sop_instance_uid.in_(named),
+            Instance.sop_instance_uid.in_(note.header.get("referenced_sop_instance_uids") or ()),
             Instance.id != note.id,
             Instance.duplicate_of_id.is_(None),
             Instance.conflict_of_id.is_(None),
             Instance.erased_at.is_(None),
         )
-    ):
-        changed |= counts(row)
-        row.rejected = True
-    return changed
+    ).all()
 
 
 def rejected_uids(session: Session, study_id: uuid.UUID) -> set[str]:

@@ -92,6 +92,13 @@ class InstanceKind(StrEnum):
     OTHER = "other"
 
 
+class ConflictKind(StrEnum):
+    """Why an instance waits for a person: other bytes came under its UID, or it names another patient than its study."""
+
+    BYTES = "bytes"
+    IDENTITY = "identity"
+
+
 class Guard(StrEnum):
     """What stands before a signature; each may be passed only with a written reason."""
 

@@ -21,6 +21,7 @@ from record.audit import GENESIS, seal_hash, signature_digest
 from record.faults import Fault, Walked, guarded
 from record.heads import Heads, SetBack
 from record.models import (
+    ConflictDecision,
     Draft,
     DraftStep,
     Event,
@@ -28,6 +29,7 @@ from record.models import (
     ReportRevision,
     Seal,
     Signature,
+    Study,
 )
 from record.states import SIGNED_REPORT
 from record.store import Store
@@ -74,6 +76,7 @@ def verify(
             ("drafts", lambda: _drafts(session)),
             ("reports", lambda: _revisions(session, walked)),
             ("signatures", lambda: _signatures(session, walked)),
+            ("decisions", lambda: _decisions(session)),
         ):
             yield from guarded(name, walk)
     yield from stored_faults(engine, store, spool, walked, after_restore=after_restore)
@@ -253,6 +256,28 @@ def _signature(signature: Signature, event: Event | None, where: str) -> Iterato
         yield Fault("its event names another text or signer, or there is none", where)
     elif facts.get("signature_sha256") != signature_digest(signature):
         yield Fault("name, role, time, meaning or method were changed", where)
+
+
+def _decisions(session: Session) -> Iterator[Fault]:
+    told = {
+        facts["decision_id"]: (actor_id, facts)
+        for actor_id, facts in session.execute(
+            select(Event.actor_id, Event.facts).where(
+                Event.kind == "conflict_decided", Event.facts["decision_id"].astext.is_not(None)
+            )
+        )
+    }
+    decisions = select(ConflictDecision, Study.erased_at).join(Study, Study.id == ConflictDecision.study_id)
+    for decision, erased_at in session.execute(decisions.order_by(ConflictDecision.id)).yield_per(500):
+        where = f"decision {decision.id}"
+        actor_id, facts = told.pop(str(decision.id), (None, {}))
+        said = (decision.decided_by_id, str(decision.instance_id), decision.kept, decision.reason_sha256)
+        if said != (actor_id, facts.get("instance_id"), facts.get("kept"), facts.get("reason_sha256")):
+            yield Fault("its event names another decision, or there is none", where)
+        elif _sha(decision.reason) != decision.reason_sha256 and (erased_at is None or decision.reason):
+            yield Fault("its reason was changed", where)
+    for decision_id in told:
+        yield Fault("it is gone", f"decision {decision_id}")
 
 
 def _sha(body: str) -> str:

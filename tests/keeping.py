@@ -44,6 +44,7 @@ SAME = [
         "revision_instances",
     ),
     *("readings", "reading_pictures", "drafts", "draft_steps", "reports", "report_revisions", "signatures", "seals"),
+    "conflict_decisions",
 ]
 
 

@@ -101,6 +101,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
         "outdated": False,
         "undecided_conflicts": 0,
         "conflicts": [],
+        "decided_conflicts": [],
         "erased_at": None,
         "identity": {
             "patient_name": "PHANTOM^ADA",

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from gateway.web import schemas
+from gateway.web import schemas, sides
 from gateway.web.worklist import row_of
-from record import conflicts, reports
+from record import reports
 from record.access import Action, Principal, may
 from record.body import BANNER_DRAFT, BANNER_UNSIGNED, Body
 from record.models import (
@@ -46,17 +46,19 @@ def show_study(session: Session, study: Study, by: Principal) -> schemas.StudySh
     ).all()
     lines = [_report_line(report, study) for report in _reports(session, study)]
     identified = may(by, Action.READ_IDENTITY)
-    undecided = _conflicts(session, study, identified=identified)
+    seen = may(by, Action.READ_PICTURE)
+    undecided = sides.undecided_shown(session, study, identified=identified, seen=seen)
     return schemas.StudyShown(
         **row_of(session, study, by).item().model_dump(),
         outdated=any(line.outdated for line in lines if line.state in LIVE_REPORT),
         undecided_conflicts=len(undecided),
         conflicts=undecided,
+        decided_conflicts=sides.decided_shown(session, study, identified=identified, seen=seen),
         erased_at=study.erased_at,
         identity=_identity(study) if identified else None,
         revisions=_revisions(session, study),
         series=_series(session, study, identified=identified),
-        readings=_readings(session, readings, numbers, pictures=may(by, Action.READ_PICTURE)),
+        readings=_readings(session, readings, numbers, pictures=seen),
         drafts=_drafts(session, readings, numbers) if may(by, Action.READ_DRAFT) else None,
         reports=lines,
     )
@@ -162,21 +164,6 @@ def _reports(session: Session, study: Study) -> Iterable[Report]:
     return session.scalars(
         select(Report).where(Report.study_id == study.id).order_by(Report.created_at.desc(), Report.id.desc())
     )
-
-
-def _conflicts(session: Session, study: Study, *, identified: bool) -> list[schemas.ConflictShown]:
-    return [
-        schemas.ConflictShown(
-            instance_id=side.id,
-            kind=side.conflict_kind or "",
-            beside=side.conflict_of_id,
-            sop_class_uid=side.sop_class_uid,
-            patient_id=str(side.header.get("patient_id", "")) if identified else None,
-            patient_name=str(side.header.get("patient_name", "")) if identified else None,
-            received_at=side.received_at,
-        )
-        for side in conflicts.undecided(session, study.id)
-    ]
 
 
 def _identity(study: Study) -> schemas.Identity:

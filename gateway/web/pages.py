@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import AwareDatetime
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.web import auth, problems
@@ -164,12 +165,13 @@ def conflict_decided(
     visitor: Annotated[Visitor, Depends(Act(Action.DECIDE_CONFLICT))],
     keep: Annotated[bool, Form()] = False,
     reason: Annotated[str, Form(max_length=MAX_REASON)] = "",
+    overrules: Annotated[AwareDatetime | None, Form()] = None,
 ) -> Response:
-    """Decide an instance that conflicts in bytes or identity."""
+    """Decide an instance that conflicts in bytes or identity, or decide anew."""
     try:
         with transaction(web.engine) as session:
             conflicts.require_of(session, studies.find(session, study_instance_uid, visitor.principal), instance_id)
-            conflicts.decide(session, instance_id, keep=keep, by=visitor.principal, reason=reason)
+            conflicts.decide(session, instance_id, keep=keep, by=visitor.principal, reason=reason, overrules=overrules)
     except NotFound:
         raise
     except CountersignError as error:

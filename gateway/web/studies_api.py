@@ -215,11 +215,17 @@ def conflict_decided(
     web: Door,
     by: Annotated[Visitor, Depends(allow(Action.DECIDE_CONFLICT))],
 ) -> StudyShown:
-    """Decide an instance that conflicts in bytes or identity; keeping it changes the study's set of images."""
+    """Decide an instance that conflicts in bytes or identity; keeping it changes the study's set of images.
+
+    What was decided stays in `decided_conflicts`; it is taken back by deciding anew. Only people decide, so this takes a
+    session, no token.
+    """
     with transaction(web.engine) as session:
         study = studies.find(session, study_instance_uid, by.principal)
         conflicts.require_of(session, study, instance_id)
-        conflicts.decide(session, instance_id, keep=asked.keep, by=by.principal, reason=asked.reason)
+        conflicts.decide(
+            session, instance_id, keep=asked.keep, by=by.principal, reason=asked.reason, overrules=asked.overrules
+        )
         return _as_it_stands(session, study, by)
 
 

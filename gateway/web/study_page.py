@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -17,16 +17,18 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.orm import Session
+from starlette.exceptions import HTTPException
 
 from gateway.web import problems
 from gateway.web.auth import Visitor
 from gateway.web.comparison import Compared, compare
 from gateway.web.context import Web
+from gateway.web.frames import THUMBNAIL, View
 from gateway.web.image_counts import count_images
 from gateway.web.languages import english
 from gateway.web.opened import report_history, show_report, show_study
 from gateway.web.schemas import DraftShown, PictureShown, ReadingShown, ReportRevisionShown, ReportShown, StudyShown
-from gateway.web.shown_series import ShownSeries, Sides, series_shown, sides_shown
+from gateway.web.shown_series import ShownSeries, series_shown
 from gateway.web.studies_api import note_opening
 from gateway.web.templating import page
 from gateway.web.ways_on import WayOn, way_on
@@ -35,8 +37,10 @@ from record import reports, studies
 from record.access import Action, Principal, may
 from record.body import SectionCode
 from record.db import transaction
+from record.errors import CountersignError, InvalidInstance
 from record.models import Report, Study
 from record.states import LIVE_REPORT, OPEN_REPORT, SIGNED_REPORT, Purpose, ReadingState, StudyState
+from record.store import Kind
 
 DONE = {
     "saved": english("Saved."),
@@ -50,6 +54,8 @@ DONE = {
     "taken_up": english("The study will be read."),
 }
 """What a page says after a form; only these codes are taken from an address."""
+_MOST_DECODED = 6
+"""Undecided conflicts whose images are tried out while the page is made."""
 OTHER_WORDS = english(
     "Other words than those you were shown stand in the report now. Nothing is signed: read what stands here first."
 )
@@ -76,10 +82,10 @@ class Opening:
     current: ReadingShown | None
     images: int
     series: Sequence[ShownSeries] = ()
-    sides: Mapping[uuid.UUID, Sides] = field(default_factory=dict)
-    """Both images of each undecided conflict, by the instance that is asked about."""
     draft_id: uuid.UUID | None = None
     """The draft that the report builds on; None if it was begun by hand."""
+    undecodable: Collection[uuid.UUID] = ()
+    """The images in conflict that cannot be shown."""
 
     @property
     def reason_code(self) -> str | None:
@@ -181,8 +187,7 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     images = count_images(session, [study]).get(study.id, 0)
     seen = may(by, Action.READ_PICTURE)
     series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
-    sides = sides_shown(session, study, shown.conflicts) if seen and may(by, Action.DECIDE_CONFLICT) else {}
-    opening = Opening(shown, report, history, current, images, series, sides, row.draft_id if row else None)
+    opening = Opening(shown, report, history, current, images, series, row.draft_id if row else None)
     note_opening(
         session,
         study,
@@ -208,6 +213,8 @@ def study_page(
         study = studies.find(session, study_instance_uid, visitor.principal)
         tag = tag_of_study(session, study, visitor.principal)
         opening = open_study(session, study, visitor.principal)
+    if visitor.may(Action.DECIDE_CONFLICT):
+        opening = replace(opening, undecodable=_undecodable(web, opening.study))
     return page(
         "study.html",
         request=request,
@@ -221,6 +228,21 @@ def study_page(
         done=DONE.get(done or ""),
         kept=kept,
     )
+
+
+def _undecodable(web: Web, study: StudyShown) -> set[uuid.UUID]:
+    """The images in undecided conflicts that cannot be decoded: whoever decides has to know, pictures or not."""
+    sides = [side for one in study.conflicts[:_MOST_DECODED] for side in (one, one.standing) if side]
+    found = set()
+    for instance_id in {side.instance_id for side in sides if side.rows}:
+        try:
+            with web.store.local(Kind.INSTANCE, instance_id.hex) as path:
+                web.decoders.ask("show", path, 1, **View(size=THUMBNAIL).request())
+        except InvalidInstance:
+            found.add(instance_id)
+        except (HTTPException, CountersignError, OSError):  # busy, or its file is away: nothing is said about it
+            continue
+    return found
 
 
 def tag_of_study(session: Session, study: Study, by: Principal) -> str:

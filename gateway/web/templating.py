@@ -17,6 +17,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from pydicom.uid import UID
 
 from gateway.web import languages
 from gateway.web.auth import BACKGROUND_PARAMETER
@@ -147,6 +148,12 @@ def _told_value(language: str, name: str, value: str | int) -> str | int:
     return languages.of_code(language, str(value)) if name in alarms.CODED else value
 
 
+def _syntax(uid: str) -> str:
+    """What a transfer syntax is called, or its UID."""
+    named = UID(uid[:64]) if uid.isascii() else uid
+    return getattr(named, "name", uid)
+
+
 @cache
 def _environment(language: str) -> Environment:
     """The templates in one language: `t("English sentence", …)`, `code|words` and `message|said`, also inside macros."""
@@ -178,6 +185,8 @@ def _environment(language: str) -> Environment:
         captioned=partial(languages.of_caption, language),
         lasting=partial(_lasting, language),
         told=partial(_told, language),
+        size=alarms.size,
+        syntax=_syntax,
     )
     return made
 

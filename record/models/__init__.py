@@ -10,10 +10,20 @@ from record.models.base import Table
 from record.models.events import Event, Seal, UnsealedEvent
 from record.models.readings import Draft, DraftStep, Part, Reading, ReadingPicture, Worker
 from record.models.reports import Delivery, Report, ReportOffer, ReportRevision, Signature
-from record.models.studies import Instance, Patient, RevisionInstance, Series, StoreDeletion, Study, StudyRevision
+from record.models.studies import (
+    ConflictDecision,
+    Instance,
+    Patient,
+    RevisionInstance,
+    Series,
+    StoreDeletion,
+    Study,
+    StudyRevision,
+)
 
 __all__ = [
     "APPEND_ONLY",
+    "ConflictDecision",
     "Delivery",
     "Draft",
     "DraftStep",
@@ -44,5 +54,5 @@ __all__ = [
     "Worker",
 ]
 
-APPEND_ONLY = ("drafts", "draft_steps", "report_revisions", "signatures", "events", "seals")
+APPEND_ONLY = ("drafts", "draft_steps", "report_revisions", "signatures", "events", "seals", "conflict_decisions")
 """Programs may insert and read these rows, never change or remove them."""

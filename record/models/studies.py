@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, UniqueCon
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from record.models.base import Table, key, now, one_of
-from record.states import InstanceKind, Lane, StudyState
+from record.states import ConflictKind, InstanceKind, Lane, StudyState
 
 NAME_WORDS = "to_tsvector('simple'::regconfig, translate(patient_name, '^=.,_/''-', '        '))"
 """The words of a patient's name, all groups and components (PS3.5, 6.2.1), as they are searched: the index's expression."""
@@ -161,6 +161,26 @@ class Instance(Table):
     erased_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = now()
     series: Mapped[Series] = relationship(lazy="raise")
+
+
+class ConflictDecision(Table):
+    """What a person decided about an instance, and why: append-only, so that it can be read again and taken back.
+
+    `kept`, an instance of other bytes took the place of `instead_of_id`. An erasure blanks `reason`; its hash stays.
+    """
+
+    __tablename__ = "conflict_decisions"
+    __table_args__ = (CheckConstraint(one_of("conflict", ConflictKind), name="conflict"),)
+    id: Mapped[uuid.UUID] = key()
+    study_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("studies.id"), index=True)
+    instance_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("instances.id"))
+    instead_of_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("instances.id"))
+    conflict: Mapped[str]
+    kept: Mapped[bool]
+    reason: Mapped[str]
+    reason_sha256: Mapped[str]
+    decided_by_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.id"))
+    decided_at: Mapped[datetime] = now()
 
 
 UNDECIDED = Instance.conflict_kind.is_not(None) & Instance.conflict_decided_at.is_(None)

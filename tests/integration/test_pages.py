@@ -453,4 +453,15 @@ def test_a_conflict_is_decided_on_the_study_page(desk: Desk) -> None:
     assert "Say why" in submit(doctor, page, action[1], keep="false", reason=" ").text
     answer = submit(doctor, page, action[1], keep="false", reason="a cut copy")
     assert answer.status_code == 303
-    assert "conflicts/" not in doctor.get(f"/studies/{study_uid}").text
+    page = doctor.get(f"/studies/{study_uid}")
+    assert "Decided conflicts (1)" in page.text
+    assert "a cut copy" in page.text, "who, when and why stay to be read"
+    assert "Take it in the other&#39;s place after all" in page.text
+    late = dict(re.findall(r'name="(overrules)" value="([^"]*)"', page.text))
+    answer = submit(doctor, page, action[1], keep="true", reason="it was the other one that is cut")
+    assert answer.status_code == 303
+    page = doctor.get(f"/studies/{study_uid}")
+    assert f'action="{action[1]}"' not in page.text, "it has taken the other's place"
+    assert f'action="/studies/{study_uid}/conflicts/{known.id}"' in page.text, "which can be put back"
+    token = {"csrf": csrf_of(page), **late}
+    assert doctor.post(action[1], data={**token, "keep": "true", "reason": "late"}).status_code == 409

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from record import admission, audit, claims, leases, migrate, readings, reports, studies
+from record import admission, audit, claims, conflicts, leases, migrate, readings, reports, studies
 from record.body import Body, Origin
 from record.db import connect, transaction
 from record.errors import Conflict, IllegalMove, LeaseLost, NewImages, NotFound, NotPermitted, StaleRevision
@@ -290,6 +290,9 @@ def test_programs_and_even_the_owner_cannot_change_history(database: FreshDataba
         report = drafted(session, study)
         doctor = person(session, Role.ATTENDING)
         reports.sign(session, report.id, by=doctor, seen=1, shown=1, proof=proof(session, doctor), reasons={})
+        admission.admit(session, [arrival(study.study_instance_uid, patient_id="P2")])
+        (side,) = conflicts.undecided(session, study.id)
+        conflicts.decide(session, side.id, keep=False, by=doctor, reason="another patient's")
         audit.seal(session, b"k" * 32)
         assert all(count(session, table) for table in APPEND_ONLY)
     owner = connect(database.owner_url)

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from sqlalchemy import create_engine, event, text
+from sqlalchemy import create_engine, event, select, text
 
-from record import verification
-from record.db import parse_url
+from record import admission, conflicts, verification
+from record.db import parse_url, transaction
+from record.models import Study
 from record.part10 import data_set_offset, meta_uids
+from record.states import Role
 from record.store import Kind, Store
 from tests.conftest import RunningServers
 from tests.keeping import KEY, Keeping
+from tests.records import arrival, person
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +69,32 @@ def test_a_row_that_lost_what_it_is_held_against_is_a_fault_and_the_walk_goes_on
     found = faults(run)
     assert any(fault.startswith(named) for fault in found), found
     assert found[-1].endswith("its file is missing from the store"), "what comes last is reached"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tampering", "named"),
+    [
+        ("UPDATE conflict_decisions SET reason = 'something else'", "its reason was changed"),
+        ("UPDATE conflict_decisions SET kept = NOT kept", "its event names another decision"),
+        ("UPDATE conflict_decisions SET reason_sha256 = '00'", "its event names another decision"),
+        ("DELETE FROM conflict_decisions", "it is gone"),
+    ],
+)
+def test_a_decision_that_somebody_changed_is_named(
+    run: Keeping, servers: RunningServers, tampering: str, named: str
+) -> None:
+    with transaction(run.engine) as session:
+        study = session.scalars(select(Study)).one()
+        admission.admit(session, [arrival(study.study_instance_uid, patient_id="P2")])
+        (side,) = conflicts.undecided(session, study.id)
+        doctor = person(session, Role.ATTENDING)
+        conflicts.decide(session, side.id, keep=False, by=doctor, reason="another patient's")
+    before = [fault for fault in faults(run) if fault.startswith("decision")]
+    tamper(servers, run, tampering)
+    after = [fault for fault in faults(run) if fault.startswith("decision")]
+    assert (before, len(after)) == ([], 1)
+    assert named in after[0]
 
 
 def empty(path: Path) -> None:

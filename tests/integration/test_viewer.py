@@ -68,6 +68,26 @@ def test_sides_of_a_conflict_are_marked_until_a_person_decides(
         assert "it was taken out" in physician.get(viewer(study_uid, side)).text
 
 
+def test_who_decides_is_told_what_differs_and_what_cannot_be_decoded(desk: Desk, tmp_path: Path) -> None:
+    good, study_uid = ct(InstanceNumber=1, PatientName="One^Patient", PatientID="P1"), uid()
+    cut = ct(InstanceNumber=1, PatientName="Two^Patient", PatientID="P1", SOPInstanceUID=good.SOPInstanceUID)
+    cut.PixelData = cut.PixelData[:10]
+    for n, ds in enumerate((good, cut)):
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = study_uid, study_uid + ".1"
+        desk.take([saved(tmp_path, ds, f"{n}.dcm")])
+    for role, sees_pictures in ((Role.OPERATOR, False), (Role.ATTENDING, True)):
+        client = desk.signed_in(role)
+        (side,) = client.get(f"/api/v1/studies/{study_uid}").json()["conflicts"]
+        assert side["differs"] == ["patient_name", "size_bytes"]
+        assert (side["href"] is not None, side["standing"]["patient_name"]) == (sees_pictures, "One^Patient")
+        client.headers["Accept"] = "text/html"
+        page = client.get(f"/studies/{study_uid}").text
+        assert "The two name different patients." in page
+        assert "no: it cannot be decoded" in page
+        assert page.count("<td><bdi>yes</bdi></td>") == 1, "the one in the study can"
+        assert ("/rendered?size=512" in page) is sees_pictures
+
+
 def test_images_come_in_reading_order_and_in_parts(desk: Desk, physician: TestClient, tmp_path: Path) -> None:
     one, two = uid(), uid()
     made = [

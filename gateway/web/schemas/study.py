@@ -122,16 +122,59 @@ class ReadingShown(Given):
     ended_at: datetime | None
 
 
-class ConflictShown(Given):
-    """A side that waits for a decision: other `bytes` under a known UID (`beside` names the first), or another `identity`."""
+class SideShown(Given):
+    """One of the instances of a conflict, as it was sent. `href`: its first frame, for who may see pictures of an image.
+
+    `patient_id` and `patient_name`: null for who may not see whose a study is.
+    """
 
     instance_id: UUID
-    kind: str
-    beside: UUID | None
     sop_class_uid: str
+    transfer_syntax_uid: str
+    size_bytes: int
+    rows: int
+    columns: int
+    number_of_frames: int
     patient_id: str | None
     patient_name: str | None
     received_at: datetime
+    href: str | None
+
+
+class ConflictShown(SideShown):
+    """A side that waits for a decision: other `bytes` under a known UID (`beside` names the first), or another `identity`.
+
+    `standing` is what it is compared with: the instance it would take the place of, else the first image of the study.
+    `differs` names the fields in which the two differ, by what they are as well for who may not see the words.
+    """
+
+    kind: str
+    beside: UUID | None
+    standing: SideShown | None
+    differs: list[str]
+
+
+class DecisionShown(Given):
+    """What somebody decided. `instance_id` is what they decided about, `instead_of_id` what it took the place of."""
+
+    instance_id: UUID
+    instead_of_id: UUID | None
+    kept: bool
+    reason: str | None
+    decided_by: str
+    decided_at: datetime
+
+
+class DecidedShown(ConflictShown):
+    """A side that was decided. `kept` says whether it is the study's now; send `decided_at` as `overrules` to decide anew.
+
+    `came_again` counts how often the same bytes have come again. `decisions`: the newest first.
+    """
+
+    kept: bool
+    decided_at: datetime
+    came_again: int
+    decisions: list[DecisionShown]
 
 
 class StudyShown(StudyItem):
@@ -140,6 +183,7 @@ class StudyShown(StudyItem):
     outdated: bool
     undecided_conflicts: int
     conflicts: list[ConflictShown]
+    decided_conflicts: list[DecidedShown]
     erased_at: datetime | None
     identity: Identity | None
     revisions: list[RevisionShown]

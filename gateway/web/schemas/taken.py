@@ -80,10 +80,14 @@ class Cancellation(Seen):
 
 
 class Decision(_Taken):
-    """Whether a conflicting instance is kept as the study's, and why."""
+    """Whether a conflicting instance is kept as the study's, and why.
+
+    To take a decision back, decide anew: `overrules` is the `decided_at` of the decision that was seen.
+    """
 
     keep: StrictBool
     reason: Line
+    overrules: Moment | None = None
 
 
 class SignatureRequest(Seen):
