@@ -160,7 +160,7 @@ class Desk:
                     height=192,
                     width=192,
                     caption="DX, view PA",
-                    reason="all images of the study",
+                    reason="no image of the study was left out",
                     rendering={"window": [0, 4095]},
                 )
             ],

@@ -214,7 +214,7 @@ def _why(unit: _Unit, share: int, position: int, *, is_all: bool) -> str:
     if total == 1:
         if unit.kind == "slice":
             return "the only frame of its kind"
-        return "all images of the study" if is_all else "one of the chosen images, frontal views first"
+        return "no image of the study was left out" if is_all else "one of the chosen images, frontal views first"
     return f"{unit.kind} {position + 1} of {total}, {share} of them spread evenly"
 
 

@@ -160,7 +160,7 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
                         "height": 336,
                         "width": 336,
                         "caption": "CR, view PA",
-                        "reason": "all images of the study",
+                        "reason": "no image of the study was left out",
                         "href": f"/api/v1/pictures/{_PICTURE}",
                     }
                 ],
@@ -201,6 +201,8 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
         "body": _BODY,
         "body_sha256": _WORDS,
         "ended_reason": None,
+        "ended_by": None,
+        "ended_at": None,
         "signatures": [
             {
                 "report_revision": 2,

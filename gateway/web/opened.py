@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -20,6 +21,7 @@ from record.access import Action, Principal, may
 from record.body import BANNER_DRAFT, BANNER_UNSIGNED, Body
 from record.models import (
     Draft,
+    Event,
     Instance,
     Reading,
     ReadingPicture,
@@ -84,7 +86,7 @@ def show_report(session: Session, report: Report, by: Principal) -> schemas.Repo
         labelled_text=labelled(body.plain(), banner) if body else None,
         body=body.as_dict() if body else None,
         body_sha256=revision.body_sha256 if revision else None,
-        ended_reason=report.ended_reason if may(by, Action.READ_REPORT) else None,
+        **_ending(session, report, by),
         signatures=_signatures(session, report) if signatures else [],
     )
 
@@ -158,6 +160,25 @@ def _report_line(report: Report, study: Study) -> schemas.ReportLine:
         created_at=report.created_at,
         updated_at=report.updated_at,
     )
+
+
+def _ending(session: Session, report: Report, by: Principal) -> dict[str, Any]:
+    """Who ended a report, when and why, for who may read unsigned words."""
+    ended = None
+    if may(by, Action.READ_REPORT) and report.state not in LIVE_REPORT:
+        ended = session.execute(
+            select(User.printed_name, Event.at)
+            .select_from(Event)
+            .outerjoin(User, User.id == Event.actor_id)
+            .where(Event.report_id == report.id, Event.kind == f"report_{report.state}")
+            .order_by(Event.at.desc())
+            .limit(1)
+        ).first()
+    return {
+        "ended_reason": report.ended_reason if may(by, Action.READ_REPORT) else None,
+        "ended_by": ended.printed_name if ended else None,
+        "ended_at": ended.at if ended else None,
+    }
 
 
 def _reports(session: Session, study: Study) -> Iterable[Report]:

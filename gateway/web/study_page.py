@@ -35,11 +35,11 @@ from gateway.web.ways_on import WayOn, way_on
 from gateway.web.worklist import row_of
 from record import reports, studies
 from record.access import Action, Principal, may
-from record.body import SectionCode
+from record.body import BANNER_UNSIGNED, Origin, SectionCode
 from record.db import transaction
 from record.errors import CountersignError, InvalidInstance
 from record.models import Report, Study
-from record.states import LIVE_REPORT, OPEN_REPORT, SIGNED_REPORT, Purpose, ReadingState, StudyState
+from record.states import LIVE_REPORT, OPEN_REPORT, SIGNED_REPORT, Purpose, ReadingState, ReportState, StudyState
 from record.store import Kind
 
 DONE = {
@@ -73,6 +73,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Former:
+    """A report that a physician ended, with every text it had, the newest first."""
+
+    report: ReportShown
+    history: list[ReportRevisionShown]
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A study as one page shows it."""
 
@@ -84,6 +92,8 @@ class Opening:
     series: Sequence[ShownSeries] = ()
     draft_id: uuid.UUID | None = None
     """The draft that the report builds on; None if it was begun by hand."""
+    former: Sequence[Former] = ()
+    """The reports that physicians cancelled or withdrew, the newest first."""
     undecodable: Collection[uuid.UUID] = ()
     """The images in conflict that cannot be shown."""
 
@@ -109,6 +119,17 @@ class Opening:
         """Whether the report has no words."""
         body = self.report.body if self.report else None
         return not any(sentence["text"].strip() for sentence in _sentences(body))
+
+    @property
+    def is_only_the_machines(self) -> bool:
+        """Whether somebody saved or declared the report, and every word in it is as the machine wrote it."""
+        origins = {sentence["origin"] for sentence in _sentences(self.report.body if self.report else None)}
+        return (
+            self.is_open
+            and origins == {Origin.MACHINE}
+            and self.report is not None
+            and self.report.banner == BANNER_UNSIGNED
+        )
 
     @property
     def compared(self) -> list[Compared]:
@@ -182,21 +203,31 @@ def open_study(session: Session, study: Study, by: Principal) -> Opening:
     row = session.scalar(select(Report).where(Report.study_id == study.id, Report.state.in_(LIVE_REPORT)))
     report = show_report(session, row, by) if row and may(by, Action.READ_SIGNED) else None
     history = report_history(session, row) if row and may(by, Action.READ_REPORT) else []
+    former = _former(session, study, by) if may(by, Action.READ_REPORT) else []
     live = (r for r in shown.readings if r.purpose == Purpose.PRIMARY and r.state != ReadingState.SUPERSEDED)
     current = next((r for r in live if r.revision == shown.revision), None)
     images = count_images(session, [study]).get(study.id, 0)
     seen = may(by, Action.READ_PICTURE)
     series = series_shown(session, study, identified=may(by, Action.READ_IDENTITY)) if seen else []
-    opening = Opening(shown, report, history, current, images, series, row.draft_id if row else None)
+    opening = Opening(shown, report, history, current, images, series, row.draft_id if row else None, former)
     note_opening(
         session,
         study,
         by,
         report_id=row.id if row else None,
+        former_reports=[str(one.report.id) for one in former] or None,
         pictures=[picture.sha256 for picture in opening.pictures],
         drafts=[str(draft.id) for draft in shown.drafts or []],
     )
     return opening
+
+
+def _former(session: Session, study: Study, by: Principal) -> list[Former]:
+    ended = Report.state.in_({ReportState.CANCELLED, ReportState.ENTERED_IN_ERROR})
+    rows = session.scalars(
+        select(Report).where(Report.study_id == study.id, ended).order_by(Report.updated_at.desc(), Report.id.desc())
+    )
+    return [Former(show_report(session, row, by), report_history(session, row)) for row in rows]
 
 
 def study_page(

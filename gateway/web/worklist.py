@@ -33,6 +33,8 @@ _Rows = Select[Study, uuid.UUID, str, str | None, int, Report, list[str], str, b
 _SIMPLE: ColumnElement[Any] = literal_column("'simple'::regconfig")
 _LONGEST_FAMILY = 3
 """Ideographs in a family name: one or two in Chinese and Korean, up to three in Japanese, with few exceptions."""
+_WITH_A_STROKE = str.maketrans("øØłŁđĐ", "oOlLdD")
+"""Letters that are no base letter and an accent, and are searched as if they were."""
 _BETWEEN_WORDS = dict.fromkeys(map(ord, "^=.,_/'-\\&|!():<>\x00"), " ")
 _IDENTIFYING = (
     "patient_name",
@@ -50,8 +52,8 @@ _CONFLICT = work.conflicting()
 class Search:
     """Whose studies are asked for, by what belongs to a patient; None asks for all.
 
-    A name is words: each must begin a word of the patient's name, in any order and case; ideographs may stand without
-    spaces. An identifier is compared as it stands; one that ends with ``*`` as a beginning (PS3.4, C.2.2.2.4). Dates are
+    A name is words: each must begin a word of the patient's name, in any order and case, with or without accents;
+    ideographs may stand without spaces. An identifier is compared as it stands; one that ends with ``*`` as a beginning (PS3.4, C.2.2.2.4). Dates are
     inclusive.
     """
 
@@ -210,12 +212,16 @@ def search(
     NotPermitted
         The role does not search.
     InvalidRequest
-        Nothing is asked for, or the cursor is none of ours.
+        Nothing is asked for, the days are in the wrong order, or the cursor is none of ours.
     """
     require(by, Action.SEARCH_STUDIES)
     asked = filters.search.asked() if filters.search else []
-    if not asked:
+    if filters.search is None or not asked:
         message = "A search names a patient, an accession number or a study date. Without one, ask for the list."
+        raise InvalidRequest(message)
+    first, last = filters.search.study_date_from, filters.search.study_date_to
+    if first and last and first > last:
+        message = "The first day of the study date is after the last one."
         raise InvalidRequest(message)
     rows, after = list_studies(session, by, filters, limit=limit, cursor=cursor)
     studies = [str(row.study.id) for row in rows]
@@ -305,7 +311,7 @@ def _find(statement: _Rows, search: Search) -> _Rows:
             statement = statement.where(column.startswith(asked.rstrip("*"), autoescape=True))
         elif asked:
             statement = statement.where(column == asked)
-    words = (search.patient_name or "").translate(_BETWEEN_WORDS).replace("*", " ").split()
+    words = _folded(search.patient_name or "").translate(_BETWEEN_WORDS).replace("*", " ").split()
     if words:
         asked = " & ".join(map(_beginning, words))
         statement = statement.where(literal_column(NAME_WORDS).op("@@")(func.to_tsquery(_SIMPLE, asked)))
@@ -316,6 +322,12 @@ def _find(statement: _Rows, search: Search) -> _Rows:
     if search.study_date_to:
         statement = statement.where(Study.study_date.between("0", f"{search.study_date_to:%Y%m%d}"))
     return statement
+
+
+def _folded(name: str) -> str:
+    """A name as the index has it: letters without their accents (`record.models.studies.NAME_WORDS`)."""
+    bare = "".join(letter for letter in unicodedata.normalize("NFD", name) if not "\u0300" <= letter <= "\u036f")
+    return unicodedata.normalize("NFC", bare).translate(_WITH_A_STROKE)
 
 
 def _beginning(word: str) -> str:

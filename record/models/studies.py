@@ -12,8 +12,14 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from record.models.base import Table, key, now, one_of
 from record.states import ConflictKind, InstanceKind, Lane, StudyState
 
-NAME_WORDS = "to_tsvector('simple'::regconfig, translate(patient_name, '^=.,_/''-', '        '))"
-"""The words of a patient's name, all groups and components (PS3.5, 6.2.1), as they are searched: the index's expression."""
+NAME_WORDS = (
+    "to_tsvector('simple'::regconfig, translate(normalize(regexp_replace(normalize(patient_name, NFD),"
+    " '[\u0300-\u036f]'::text, ''::text, 'g'::text), NFC), '^=.,_/''-øØłŁđĐ', '        oOlLdD'))"
+)
+"""The words of a patient's name, all groups and components (PS3.5, 6.2.1), as they are searched: the index's expression.
+
+Letters stand without their accents; `gateway.web.worklist` folds what is asked for in the same way.
+"""
 
 UNSETTLED = "CASE WHEN settled_at = updated_at THEN 0 ELSE 1 END"
 """1 where something may be left to do for a study: an expression, since PostgreSQL keeps statistics of those."""

@@ -182,7 +182,9 @@ def test_a_resident_declares_preliminary_and_cannot_sign(desk: Desk, address: st
 def test_cancelling_needs_a_reason(attending: TestClient, address: str) -> None:
     problem(attending.post(f"{address}/cancel", json={"seen": 1, "reason": " "}), 422, "invalid_request")
     answer = attending.post(f"{address}/cancel", json={"seen": 1, "reason": "The wrong patient was scanned."})
-    assert (answer.json()["state"], answer.json()["ended_reason"]) == ("cancelled", "The wrong patient was scanned.")
+    told = answer.json()
+    assert (told["state"], told["ended_reason"]) == ("cancelled", "The wrong patient was scanned.")
+    assert (told["ended_by"].startswith("Dr"), told["ended_at"][:4].isdigit()) == (True, True)
     assert answer.json()["banner"] == BANNER_DRAFT
 
 

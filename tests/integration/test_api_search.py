@@ -36,6 +36,7 @@ def known(desk: Desk) -> dict[str, str]:
         "yamada": desk.study(
             patient_name="YAMADA^TAROU=山田^太郎", patient_id="Q%1", accession_number="", study_date=""
         ),
+        "nunez": desk.study(patient_name="NÚÑEZ^Zoë^Ø=김^철수", patient_id="N-1", accession_number="", study_date=""),
         "elsewhere": desk.study(patient_name="DOE^JANE", patient_id="P-100", accession_number="A1", site="elsewhere"),
     }
 
@@ -58,6 +59,11 @@ def found(desk: Desk, known: dict[str, str], **asked: Any) -> set[str]:
         ({"patient_name": "山田太"}, {"yamada"}),
         ({"patient_name": "山田次"}, set()),
         ({"patient_name": "oe"}, set()),
+        ({"patient_name": "nunez zoe"}, {"nunez"}),
+        ({"patient_name": "Núñez"}, {"nunez"}),
+        ({"patient_name": "Nu\u0301n\u0303ez o"}, {"nunez"}),
+        ({"patient_name": "김철수"}, {"nunez"}),
+        ({"patient_name": "ñunez"}, {"nunez"}),
         ({"patient_name": "^^"}, set()),
         ({"patient_id": "P-100"}, {"jane"}),
         ({"patient_id": "P-*"}, {"jane", "john"}),
@@ -96,6 +102,7 @@ def test_a_search_finds_whose_studies_are_asked_for(
         {"study_date": "20260102"},
         {"study_date": 20260102},
         {"study_date": "2026-13-01"},
+        {"study_date_from": "2026-02-03", "study_date_to": "2026-01-02"},
         {"study_date": "2026-01-02", "study_date_from": "2026-01-01"},
         {"patient_id": "CANARY", "limit": 0},
         {"patient_id": "CANARY", "limit": "7"},

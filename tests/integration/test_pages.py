@@ -349,9 +349,30 @@ def test_a_report_is_cancelled_with_a_reason_and_may_be_begun_again(desk: Desk) 
     client = browser(desk, Role.RESIDENT)
     page = client.get(f"/studies/{study_uid}")
     assert submit(client, page, f"{report}/cancel", reason="").status_code == 422
+    assert submit(client, page, f"{report}/text", text="Findings:\nThe opacity is on the right.\n").status_code == 303
+    page = client.get(f"/studies/{study_uid}")
     assert submit(client, page, f"{report}/cancel", reason="Wrong side.").status_code == 303
     page = client.get(f"/studies/{study_uid}")
+    ended = page.text[page.text.index("A former report") :]
+    assert "Wrong side." in ended, "why"
+    assert "Dr. Resident" in ended, "who"
+    assert "UNSIGNED\n\nFindings:\nThe opacity is on the right." in ended, "the words are not gone"
+    assert "A former report" not in browser(desk, Role.OPERATOR).get(f"/studies/{study_uid}").text
     assert submit(client, page, f"/studies/{study_uid}/report").headers["location"].endswith("done=begun")
+
+
+def test_words_that_were_saved_without_a_change_are_called_the_machines(desk: Desk) -> None:
+    study_uid = desk.study()
+    report = f"/reports/{desk.report_of(study_uid).id}"
+    client = browser(desk, Role.ATTENDING)
+    page = client.get(f"/studies/{study_uid}")
+    said = "Every word of it is the machine&#39;s, saved without a change."
+    assert said not in page.text, "the banner of the draft says it"
+    submit(client, page, f"{report}/text", text=editor_text(page))
+    page = client.get(f"/studies/{study_uid}")
+    assert said in page.text
+    submit(client, page, f"{report}/text", text=editor_text(page) + "\nSeen by me.\n")
+    assert said not in client.get(f"/studies/{study_uid}").text
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,8 @@ PLACES: Mapping[str, Place] = {
     "study, receiving": Place(address("/studies/{receiving}")),
     "study, queued": Place(address("/studies/{queued}")),
     "study, in conflict": Place(address("/studies/{conflict}"), unsigned=True),
+    "study, conflict decided": Place(address("/studies/{decided}"), unsigned=True),
+    "study, cancelled": Place(address("/studies/{cancelled}")),
     "study, abstained": Place(address("/studies/{CT}")),
     "study, failed": Place(address("/studies/{failed}")),
     "study, skipped": Place(address("/studies/{skipped}")),

@@ -26,7 +26,15 @@ SAID_MUCH = (
         "study, abstained",
         "study, queued",
     ),
-    *("study, final", "study, in conflict", "study, images after signing", "sign, other images", "viewer, slices"),
+    *(
+        "study, final",
+        "study, in conflict",
+        "study, conflict decided",
+        "study, cancelled",
+        "study, images after signing",
+        "sign, other images",
+        "viewer, slices",
+    ),
     *("text kept", "text of two editors", "no such page"),
 )
 """The pages that say most, and what seldom happens."""

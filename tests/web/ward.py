@@ -135,6 +135,21 @@ class Ward:
             done = client.post(f"/api/v1/reports/{report.id}/sign", json=asked)
             assert done.status_code == 200, done.text
 
+    def decide(self, study_uid: str, *, keep: bool, reason: str) -> None:
+        """An attending decides every conflict of a study."""
+        client = self.desk.signed_in(Role.ATTENDING)
+        for side in client.get(f"/api/v1/studies/{study_uid}").json()["conflicts"]:
+            address = f"/api/v1/studies/{study_uid}/conflicts/{side['instance_id']}"
+            done = client.post(address, json={"keep": keep, "reason": reason})
+            assert done.status_code == 200, done.text
+
+    def cancel(self, study_uid: str, reason: str) -> None:
+        """A physician cancels the report of a study."""
+        report = self.desk.report_of(study_uid)
+        asked = {"seen": report.revision, "reason": reason}
+        done = self.desk.signed_in(Role.ATTENDING).post(f"/api/v1/reports/{report.id}/cancel", json=asked)
+        assert done.status_code == 200, done.text
+
     def _arrival(self, ds: Dataset) -> Arrival:
         content = encoded(ds)
         header = read_header(content, EXPLICIT)
@@ -172,14 +187,24 @@ def served_ward(database: FreshDatabase, folder: Path) -> Iterator[Ward]:
 
 
 def furnish(ward: Ward) -> None:
-    """Twenty-six studies: every state that a page may have to show."""
+    """Twenty-eight studies: every state that a page may have to show."""
     chest: dict[str, Any] = {"StudyDescription": "Chest PA", "StudyDate": "20261120", "StudyTime": "093015"}
     add = ward.uids.__setitem__
     add("draft", ward.study("García Márquez^Ana María", minutes=47, AccessionNumber="RIS-2026-000001", **chest))
     add("stat", ward.study("DOE^JANE", lane=Lane.STAT, minutes=12, PatientSex="F", PatientAge="045Y", **chest))
     add("chinese", ward.study("Wang^Xiaodong=王^小东", minutes=190, StudyDescription="胸部正侧位", PatientSex="M"))
     add("long id", ward.study("O'Brien-Fitzgerald^Maximilian Alexander", minutes=3, PatientID=LONG_ID, **chest))
-    for name in ("edited", "preliminary", "final", "late", "outdated", "arriving late", "conflict"):
+    for name in (
+        "edited",
+        "preliminary",
+        "final",
+        "late",
+        "outdated",
+        "arriving late",
+        "conflict",
+        "decided",
+        "cancelled",
+    ):
         add(name, ward.study(f"{name.replace(' ', '')}^Lucía".title(), minutes=1500, PatientAge="081Y", **chest))
     ward.write(ward.uids["edited"], SAID)
     ward.write(ward.uids["preliminary"], SAID, then="preliminary", role=Role.RESIDENT)
@@ -187,7 +212,11 @@ def furnish(ward: Ward) -> None:
         ward.write(ward.uids[name], SAID, then="sign")
     ward.more_images(ward.uids["late"])
     ward.more_images(ward.uids["outdated"], ends="failed")
-    _another_patient_in(ward, ward.uids["conflict"])
+    for name in ("conflict", "decided"):
+        _another_patient_in(ward, ward.uids[name])
+    ward.decide(ward.uids["decided"], keep=True, reason="Relabelled at the console.")
+    ward.write(ward.uids["cancelled"], SAID)
+    ward.cancel(ward.uids["cancelled"], "Dictated on the wrong study.")
     add(
         "CT",
         ward.study("Müller^Jörg", ends="abstained", sent="CT", StudyDescription="CT abdomen and pelvis", minutes=61),

@@ -74,7 +74,8 @@ class ReportShown(ReportLine):
 
     `text` and `body` are the bare words of revision `text_revision`, as they are edited and signed: they are to be worked
     on. `labelled_text` is to be shown: while the words are unsigned, `banner` is its first line. Everybody but physicians
-    gets signed words only, else null. `erased` says that the words are gone for good.
+    gets signed words only, else null. `erased` says that the words are gone for good. `ended_…`: who cancelled it, when and
+    why, for physicians.
     """
 
     study_instance_uid: str
@@ -86,4 +87,6 @@ class ReportShown(ReportLine):
     body: dict[str, Any] | None = Field(description=_BODY)
     body_sha256: str | None
     ended_reason: str | None
+    ended_by: str | None
+    ended_at: datetime | None
     signatures: list[SignatureShown]
