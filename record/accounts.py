@@ -64,11 +64,14 @@ def add_user(
     Conflict
         The login is taken.
     InvalidRequest
-        The password is too short or too long, or a name is empty or too long.
+        The password is too short or too long, a name is empty or too long, or the login holds a space.
     """
     login, printed_name = login.strip(), printed_name.strip()
     if not 1 <= len(login) <= MAX_LOGIN or not 1 <= len(printed_name) <= MAX_PRINTED_NAME:
         message = f"A login of 1 to {MAX_LOGIN} characters and a printed name of 1 to {MAX_PRINTED_NAME} are needed."
+        raise InvalidRequest(message)
+    if any(letter.isspace() for letter in login):
+        message = "A login has no spaces in it."
         raise InvalidRequest(message)
     if not login.isprintable() or not printed_name.isprintable():
         message = "A login or a printed name holds characters that cannot be seen."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, MutableMapping
 from typing import Any, TextIO, cast
@@ -59,11 +60,17 @@ class _StandardError:
         sys.stderr.flush()
 
 
+_CATEGORY = re.compile(r":\d+: ([A-Z]\w{0,60}Warning): ")
+"""The category in what `warnings.formatwarning` makes; what follows it is a library's words."""
+
+
 class _ThirdParty(logging.Handler):
     """Lets other libraries' records through as where, how bad and what type, without their text."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error_type = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        if record.name == "py.warnings" and (category := _CATEGORY.search(record.getMessage()[:1000])):
+            error_type = category[1]
         structlog.get_logger().log(record.levelno, "library_message", logger=record.name, error_type=error_type)
 
 

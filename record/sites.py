@@ -113,8 +113,10 @@ def add_peer(
     title, plain = _sender(ae_title, address)
     found = find_site(session, site)
     one_at_a_time(session)
-    if session.scalar(select(Peer.id).where(Peer.ae_title == title, Peer.address == plain)):
-        message = "This sender is known already."
+    if of := session.scalar(
+        select(Site.name).join(Peer, Peer.site_id == Site.id).where(Peer.ae_title == title, Peer.address == plain)
+    ):
+        message = f"This sender is known already: it sends for site {of}."
         raise Conflict(message)
     peer = Peer(site_id=found.id, ae_title=title, address=plain, lane=lane, stable_after_s=stable_after_s)
     session.add(peer)

@@ -29,7 +29,14 @@ def sites() -> None:
 @sites.command("add", short_help="Add a site.", epilog=example("countersign sites add north --language es"))
 @admin_data_dir
 @click.argument("name")
-@click.option("--language", default="en", show_default=True, help="The language of its reports, such as en, es or zh.")
+@click.option(
+    "--language",
+    default="en",
+    show_default=True,
+    help=(
+        "The language of its pages where a browser asks for none: en, es or zh. A draft is in the language of its prompt."
+    ),
+)
 def add_site(name: str, language: str) -> None:
     """Add a site; from then on commands ask for --site where it matters."""
     from record import sites as records

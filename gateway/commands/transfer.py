@@ -94,18 +94,18 @@ class _List(click.File):
 def echo(
     to: tuple[str, int] | None, aet: str | None, calling_aet: str, data_dir: Path | None, timeout_s: float
 ) -> None:
-    """Ask whether a listener is there and knows us, by C-ECHO; without an address, the run on this machine.
+    """Ask whether a listener is there and takes images from us, by C-ECHO; without an address, the run on this machine.
 
-    The first thing to try when images do not arrive: it says why an association is refused.
+    The first thing to try when images do not arrive: it says why an association is refused. No image is sent.
     """
     from gateway.dicom.send import unreachable
 
     where = _destination(to, aet, calling_aet, data_dir, timeout_s)
     _hush()
-    if why := unreachable(where):
+    if why := unreachable(where, as_sender=True):
         say(f"{printable(why)}")
         sys.exit(1)
-    say(f"{where.ae_title} answers at {where.host} port {where.port}")
+    say(f"{where.ae_title} answers at {where.host} port {where.port}, and takes images from {where.calling_ae_title}")
 
 
 @click.command(

@@ -26,7 +26,7 @@ from gateway import heartbeat
 from gateway.dicom.peers import Peers
 from gateway.dicom.server import HardAssociation, HardServer, Receiving
 from gateway.intake import Incoming, Intake, SopIdentity, Source
-from gateway.ports import why_not
+from gateway.ports import bind_fault, why_not
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, Spool
 from record import log
 from record.errors import (
@@ -149,6 +149,8 @@ class Listener:
 
     def __init__(self, settings: ListenerSettings) -> None:
         _require_sane(settings)
+        if settings.dicom_port and (fault := bind_fault(settings.dicom_host, settings.dicom_port)):
+            raise _unbindable(settings, fault)  # before a spool is claimed that nobody would empty
         self._settings = settings
         self._peers = Peers(settings.spool)
         try:
@@ -262,10 +264,7 @@ class Listener:
             return cast(HardServer, server)
         except OSError as error:
             self._spool.release()
-            raise Misconfigured(
-                why_not(error, self._settings.dicom_host, self._settings.dicom_port)
-                + " Set COUNTERSIGN_DICOM_HOST and COUNTERSIGN_DICOM_PORT."
-            ) from error
+            raise _unbindable(self._settings, error) from error
 
     def _requested(self, event: evt.Event) -> None:
         """Decide on an association before it is negotiated (PS3.8 section 7.1.1)."""
@@ -352,6 +351,11 @@ def _is_loopback(host: str) -> bool:
         return all(ipaddress.ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
     except (OSError, ValueError):
         return False
+
+
+def _unbindable(settings: ListenerSettings, error: OSError) -> Misconfigured:
+    told = why_not(error, settings.dicom_host, settings.dicom_port)
+    return Misconfigured(f"{told} Set COUNTERSIGN_DICOM_HOST and COUNTERSIGN_DICOM_PORT.")
 
 
 def _require_sane(settings: ListenerSettings) -> None:

@@ -47,6 +47,19 @@ _REJECTIONS = {
 }
 
 _Kind = tuple[str, str]  # SOP class and transfer syntax: what one presentation context is for
+_USUAL: Sequence[_Kind] = [
+    (class_uid, syntax_uid)
+    for class_uid in (
+        uid.ComputedRadiographyImageStorage,
+        uid.DigitalXRayImageStorageForPresentation,
+        uid.CTImageStorage,
+        uid.MRImageStorage,
+        uid.UltrasoundImageStorage,
+        uid.SecondaryCaptureImageStorage,
+    )
+    for syntax_uid in (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+]
+"""Kinds of images of which every receiver of images takes some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +100,24 @@ class _Refusal:
     permanent: bool = False
 
 
-def unreachable(to: Destination) -> str:
-    """Why a C-ECHO is not answered with Success, in a phrase; empty when it is."""
-    opened = _associate(to, [])
+def unreachable(to: Destination, *, as_sender: bool = False) -> str:
+    """Why a C-ECHO is not answered with Success, in a phrase; empty when it is.
+
+    `as_sender` asks for leave to send images as well: a listener may answer the C-ECHO of a stranger.
+    """
+    opened = _associate(to, _USUAL if as_sender else [])
     if isinstance(opened, _Refusal):
         return opened.why
     try:
         status = opened.send_c_echo().get("Status", -1)
+        takes_images = bool(_accepted(opened).keys() & set(_USUAL))
     except (RuntimeError, ValueError):  # it was lost in between, or Verification was not accepted
         return "it takes no C-ECHO"
     finally:
         _end(opened)
-    return "" if status == 0 else "it does not answer the C-ECHO" if status == -1 else f"it answers 0x{status:04X}"
+    if status != 0:
+        return "it does not answer the C-ECHO" if status == -1 else f"it answers 0x{status:04X}"
+    return "it answers the C-ECHO, and takes no images from us" if as_sender and not takes_images else ""
 
 
 def echo(host: str, port: int, aet: str, timeout_s: float = 5.0, *, calling_aet: str = CALLING_AE_TITLE) -> bool:

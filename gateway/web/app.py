@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
 from gateway.web import (
+    audit_pages,
     described,
     events_api,
     frames_api,
@@ -94,6 +95,7 @@ def create_app(settings: ApiSettings, engine: Engine | None = None) -> FastAPI:
         pages,
         viewer_pages,
         report_pages,
+        audit_pages,
         operations_pages,
     ):
         app.router.routes.extend(part.router.routes)  # flat, so that a test can walk all routes

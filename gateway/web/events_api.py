@@ -5,17 +5,19 @@ Knows how events are paged. Does not know what they mean. Reading the audit is i
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from sqlalchemy import select
+from sqlalchemy import Select, select
+from sqlalchemy.orm import Session
 
 from gateway.web.auth import Visitor, allow
 from gateway.web.context import Door
 from gateway.web.problems import answers
 from gateway.web.schemas import EventPage, EventShown, Limit
 from record import audit, studies
-from record.access import Action, visible_events
+from record.access import Action, Principal, visible_events
 from record.db import transaction
 from record.models import Event, Seal, Study
 
@@ -44,37 +46,42 @@ def events_listed(
     shown or a search names its studies in `facts`, not in `study_id`.
     """
     with transaction(web.engine) as session:
-        statement = (
-            visible_events(select(Event, Seal.position, Seal.hash, Study.study_instance_uid), by.principal)
-            .join(Seal, Seal.event_id == Event.id)
-            .outerjoin(Study, Study.id == Event.study_id)
-            .where(Seal.position > cursor)
-            .order_by(Seal.position)
-            .limit(limit + 1)
+        about = studies.find(session, study_instance_uid, by.principal).id if study_instance_uid is not None else None
+        wanted = events_asked(by.principal, about, kind).where(Seal.position > cursor).order_by(Seal.position)
+        items, more = read_events(session, by.principal, wanted, limit, about=about, only=kind)
+    return EventPage(items=items, next=items[-1].position if more else None)
+
+
+def events_asked(by: Principal, about: uuid.UUID | None, kind: str | None) -> Select[Event, int, str, str]:
+    """The sealed events that `by` may see, all or those of one study or one kind."""
+    statement = (
+        visible_events(select(Event, Seal.position, Seal.hash, Study.study_instance_uid), by)
+        .join(Seal, Seal.event_id == Event.id)
+        .outerjoin(Study, Study.id == Event.study_id)
+    )
+    wanted = [Event.kind == kind] if kind is not None else []
+    wanted += [Event.study_id == about] if about is not None else []
+    return statement.where(*wanted)
+
+
+def read_events(
+    session: Session,
+    by: Principal,
+    wanted: Select[Event, int, str, str],
+    limit: int,
+    *,
+    about: uuid.UUID | None,
+    only: str | None,
+) -> tuple[list[EventShown], bool]:
+    """So many of the wanted events, and whether there are more; reading them is an event."""
+    found = session.execute(wanted.limit(limit + 1)).all()
+    items = [
+        EventShown(
+            position=position, hash=seal, study_instance_uid=uid, **{name: getattr(event, name) for name in _NAMES}
         )
-        if kind is not None:
-            statement = statement.where(Event.kind == kind)
-        if study_instance_uid is not None:
-            study = studies.find(session, study_instance_uid, by.principal)
-            statement = statement.where(Event.study_id == study.id)
-        found = session.execute(statement).all()
-        items = [
-            EventShown(
-                position=position, hash=seal, study_instance_uid=uid, **{name: getattr(event, name) for name in _NAMES}
-            )
-            for event, position, seal, uid in found[:limit]
-        ]
-        about = study.id if study_instance_uid is not None else None
-        if items:
-            first, last = items[0].position, items[-1].position
-            audit.write(
-                session,
-                "audit_read",
-                by.principal,
-                study_id=about,
-                count=len(items),
-                first=first,
-                last=last,
-                only=kind,
-            )
-    return EventPage(items=items, next=items[-1].position if len(found) > limit else None)
+        for event, position, seal, uid in found[:limit]
+    ]
+    if items:
+        ends = sorted((items[0].position, items[-1].position))
+        audit.write(session, "audit_read", by, study_id=about, count=len(items), first=ends[0], last=ends[1], only=only)
+    return items, len(found) > limit

@@ -10,8 +10,10 @@ import signal
 import structlog
 import uvicorn
 
+from gateway.ports import bind_fault, why_not
 from gateway.web.app import create_app
 from record import log
+from record.errors import Misconfigured
 from record.parts import Beat, Pulse
 from record.settings import ApiSettings
 
@@ -21,8 +23,17 @@ _IDLE_S = 30
 
 
 def main(settings: ApiSettings) -> int:
-    """Serve until SIGTERM or SIGINT, let requests in flight end, and return the exit status."""
+    """Serve until SIGTERM or SIGINT, let requests in flight end, and return the exit status.
+
+    Raises
+    ------
+    Misconfigured
+        Nothing can listen at the address.
+    """
     log.configure("api")
+    if fault := bind_fault(settings.http_host, settings.http_port):
+        remedy = "Stop that program, or set COUNTERSIGN_HTTP_HOST and COUNTERSIGN_HTTP_PORT to an address that is free."
+        raise Misconfigured(f"{why_not(fault, settings.http_host, settings.http_port)} {remedy}")
     app = create_app(settings)
     pulse = Pulse(Beat(app.state.web.engine, "api", settings.report_s), settings.report_s)
     for number in (signal.SIGTERM, signal.SIGINT):

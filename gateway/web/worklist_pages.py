@@ -227,5 +227,11 @@ def _counts(session: Session, by: Principal, filters: Filters) -> dict[str, int]
 
 def _tag(request: Request, visitor: Visitor, seen: str, counts: Mapping[str, int]) -> str:
     """The tag of the page as this visitor's browser shows it."""
-    about = [seen, counts, languages.language_of(request), appearance_of(request), visitor.csrf]
+    about = [
+        seen,
+        counts,
+        languages.language_of(request, visitor.principal.site_id),
+        appearance_of(request),
+        visitor.csrf,
+    ]
     return f'"{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]}"'

@@ -63,6 +63,7 @@ MAY = {
     "POST /studies/{study_instance_uid}/conflicts/{instance_id}": {Role.OPERATOR, Role.ATTENDING},
     "POST /readings/{reading_id}/retry": {Role.OPERATOR},
     "GET /metrics": {Role.OPERATOR, Role.DASHBOARD, Role.ADMIN},
+    "GET /audit": {Role.AUDITOR},
     "GET /operations": {Role.OPERATOR, Role.ADMIN},
     "POST /operations/retry": {Role.OPERATOR},
     "POST /reports/{report_id}/text": PHYSICIANS,

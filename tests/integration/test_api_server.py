@@ -19,6 +19,25 @@ from tests.conftest import FreshDatabase
 from tests.web_records import PASSWORD, desk_on
 
 
+def test_a_taken_port_is_told_in_a_sentence(database: FreshDatabase, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        told = {"DATABASE_URL": database.url, "COUNTERSIGN_STORE": str(tmp_path), "COUNTERSIGN_HTTP_PORT": str(port)}
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "gateway", "gateway", "api"],
+            env=os.environ | told,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    assert done.returncode != 0
+    assert f"Port {port} on 127.0.0.1 is taken by another program." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 class Server:
     """`countersign gateway api` in a process of its own."""
 

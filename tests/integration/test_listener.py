@@ -209,6 +209,7 @@ def test_open_peers_and_an_address_beyond_loopback_do_not_go_together(tmp_path):
 def test_a_taken_port_is_told(listener, tmp_path):
     with pytest.raises(Misconfigured, match=str(listener.port)):
         Listener(ListenerSettings(spool=tmp_path, dicom_port=listener.port))
+    assert list(tmp_path.iterdir()) == [], "and no spool is left that nobody would empty"
 
 
 def test_one_association_too_many_is_rejected_until_one_ends(tmp_path):

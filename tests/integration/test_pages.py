@@ -16,7 +16,7 @@ from sqlalchemy import text
 
 from gateway.web import proving
 from gateway.web.app import create_app
-from record import admission
+from record import admission, audit
 from record.body import BANNER_DRAFT
 from record.db import transaction
 from record.models import Instance
@@ -192,17 +192,17 @@ def test_a_text_for_a_report_that_was_signed_meanwhile_is_kept_for_copying(desk:
 def test_a_text_outlives_the_session_it_was_typed_in(desk: Desk) -> None:
     study_uid = desk.study()
     report = f"/reports/{desk.report_of(study_uid).id}"
-    client = browser(desk, Role.RESIDENT, login="slow writer")
+    client = browser(desk, Role.RESIDENT, login="slow-writer")
     page = client.get(f"/studies/{study_uid}")
     with transaction(desk.engine) as session:
         session.execute(text("UPDATE user_sessions SET ended_at = now()"))
     over = submit(client, page, f"{report}/text", text="Findings:\nMy <long> text.")
     assert over.status_code == 401
     assert "My &lt;long&gt; text." in over.text
-    wrong = submit(client, over, "/sign-in", login="slow writer", password="wrong", text="Findings:\nMy <long> text.")
+    wrong = submit(client, over, "/sign-in", login="slow-writer", password="wrong", text="Findings:\nMy <long> text.")
     assert wrong.status_code == 401
     assert "My &lt;long&gt; text." in wrong.text
-    back = submit(client, wrong, "/sign-in", login="slow writer", password=PASSWORD, text="Findings:\nMy <long> text.")
+    back = submit(client, wrong, "/sign-in", login="slow-writer", password=PASSWORD, text="Findings:\nMy <long> text.")
     assert back.status_code == 200
     assert editor_text(back) == "Findings:\nMy <long> text."
     assert submit(client, back, f"{report}/text", text=editor_text(back)).status_code == 303
@@ -486,3 +486,35 @@ def test_a_conflict_is_decided_on_the_study_page(desk: Desk) -> None:
     assert f'action="/studies/{study_uid}/conflicts/{known.id}"' in page.text, "which can be put back"
     token = {"csrf": csrf_of(page), **late}
     assert doctor.post(action[1], data={**token, "keep": "true", "reason": "late"}).status_code == 409
+
+
+def test_an_auditor_reads_on_a_page_what_happened_to_a_study_and_who_did_it(desk: Desk) -> None:
+    study_uid, other = desk.study(patient_name="CANARY^NAME", patient_id="CANARY1"), desk.study()
+    doctor = browser(desk, Role.ATTENDING)
+    for seen in (study_uid, other, study_uid):
+        doctor.get(f"/studies/{seen}")
+    seal_all(desk)
+    auditor = browser(desk, Role.AUDITOR)
+    assert 'href="/audit"' in auditor.get("/").text
+    page = auditor.get("/audit", params={"study_instance_uid": f" {study_uid} ", "kind": "study_opened"})
+    assert page.text.count("<code>study_opened</code>") == 2
+    assert "Dr. Attending" in page.text
+    assert other not in page.text
+    assert "CANARY" not in auditor.get("/audit").text
+    positions = [int(n) for n in re.findall(r'<td class="number right">(\d+)</td>', auditor.get("/audit").text)]
+    assert positions == sorted(positions, reverse=True)
+    older = auditor.get("/audit", params={"before": positions[1]})
+    assert f'<td class="number right">{positions[2]}</td>' in older.text
+    assert f'<td class="number right">{positions[1]}</td>' not in older.text
+    assert auditor.get("/audit", params={"study_instance_uid": "1.2.3"}).status_code == 404
+    refused = doctor.get("/audit")
+    assert (refused.status_code, "audit:read" in refused.text) == (403, False)
+    assert "Your role, attending, does not include this." in refused.text
+    seal_all(desk)
+    assert auditor.get("/audit", params={"kind": "audit_read"}).text.count("<code>audit_read</code>") >= 3
+
+
+def seal_all(desk: Desk) -> None:
+    with transaction(desk.engine) as session:
+        while audit.seal(session, b"k" * 32):
+            pass

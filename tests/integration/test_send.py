@@ -305,6 +305,17 @@ def test_echo_says_whether_a_listener_is_there_and_why_not(listener: Running) ->
         assert countersign("echo", nonsense)[0] == 2
 
 
+@pytest.mark.slow
+def test_echo_is_no_better_than_send(tmp_path: Path) -> None:
+    with listening(tmp_path / "spool", open_peers=0) as strict:
+        at = f"127.0.0.1:{strict.port}"
+        assert unreachable(Destination("127.0.0.1", strict.port, AET)) == "", "the door answers its own machine"
+        code, _, err = countersign("echo", at)
+        assert (code, "does not know the calling AE title COUNTERSIGN" in err) == (1, True), err
+        code, _, err = countersign("send", str(a_cd(tmp_path / "cd", images=1)), "--to", at)
+        assert (code, "does not know the calling AE title COUNTERSIGN" in err) == (1, True), err
+
+
 def test_a_request_that_names_no_known_class_is_answered_and_the_association_goes_on(listener: Running) -> None:
     association = associate(listener)
     ds = instance()

@@ -81,6 +81,7 @@ _SAID_AT = {
 UNSEEN = {
     # commands
     "A login of 1 to {} characters and a printed name of 1 to {} are needed.",
+    "A login has no spaces in it.",
     "A login or a printed name holds characters that cannot be seen.",
     "A password has at least {} characters, and at most {}.",
     "A password holds no control characters: nobody could type them.",

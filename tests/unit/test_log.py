@@ -34,5 +34,5 @@ def test_only_permitted_keys_and_never_a_librarys_words_reach_the_log() -> None:
         "library_message",
         "reading_stumbled",
     ]
-    assert lines[-1]["error_type"] == "ValueError"
+    assert [line.get("error_type") for line in lines[1:]] == ["UserWarning", None, "ValueError", "ValueError"]
     assert lines[-1]["traceback"]

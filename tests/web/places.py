@@ -136,5 +136,7 @@ PLACES: Mapping[str, Place] = {
     "no such page": Place(address("/studies/1.2.3")),
     "operations": Place(address("/operations"), Role.OPERATOR),
     "operations of an admin": Place(address("/operations"), Role.ADMIN),
+    "audit": Place(address("/audit"), Role.AUDITOR),
+    "audit of a study": Place(address("/audit?study_instance_uid={final}"), Role.AUDITOR),
     "docs": Place(address("/docs")),
 }

@@ -21,6 +21,7 @@ SAID_MUCH = (
     *(
         "operations",
         "operations of an admin",
+        "audit",
         "worklist, all",
         "study of an operator",
         "study, abstained",

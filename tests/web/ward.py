@@ -23,7 +23,7 @@ from sqlalchemy import text
 
 from gateway.headers import read_header
 from gateway.launcher.processes import wait_until
-from record import admission, parts, readings, studies
+from record import admission, audit, parts, readings, studies
 from record.admission import Arrival
 from record.body import Body, Origin, Section, SectionCode, Sentence
 from record.db import transaction
@@ -237,6 +237,9 @@ def furnish(ward: Ward) -> None:
             parts.report(session, f"{kind}-of-the-ward", kind, {"every_s": 600.0})
         readings.report_worker(session, "ward:1", "cpu", model="phantom", slots=1, identity={})
         readings.report_worker(session, "ward:2", "gpu", model="phantom", slots=4, identity={"where": "GPU"})
+    with transaction(ward.desk.engine) as session:
+        while audit.seal(session, b"k" * 32):
+            pass
 
 
 def draft() -> Body:
