@@ -71,9 +71,13 @@ class Public(Rule):
 
 @dataclass(frozen=True, slots=True)
 class Allow(Rule):
-    """An API route: a token, or a session whose requests that change something carry the CSRF header."""
+    """An API route: a token, or a session whose requests that change something carry the CSRF header.
+
+    `of_people` says of a route, for its description, that what it does is refused to a machine's token.
+    """
 
     action: Action | None
+    of_people: bool = False
 
     def __call__(self, request: Request) -> Visitor:
         """Recognise the visitor, ask the table, and look whether the query is one."""
@@ -145,9 +149,9 @@ def public() -> Public:
     return Public()
 
 
-def allow(action: Action | None) -> Allow:
+def allow(action: Action | None, *, of_people: bool = False) -> Allow:
     """An API route for those who may do `action`; with None for everybody who is recognised."""
-    return Allow(action)
+    return Allow(action, of_people)
 
 
 def sign_in(request: Request, login: str, password: str) -> tuple[Visitor, str]:

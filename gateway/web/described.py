@@ -92,8 +92,9 @@ def _complete(operation: dict[str, Any], method: str, rule: Rule | None) -> None
     operation["security"] = []
     if isinstance(rule, Allow):
         session: dict[str, list[str]] = {"session": []} if method in _SAFE else {"session": [], "csrf": []}
-        operation["security"] = [{"token": []}, session]
         operation["x-roles"] = [str(role) for role in roles_of(rule)]
+        of_people = rule.of_people or set(operation["x-roles"]) <= _PEOPLE_ONLY
+        operation["security"] = [session] if of_people else [{"token": []}, session]
         operation["x-scopes"] = [scope for scope, (_, action) in SCOPES.items() if action == rule.action]
     for parameter in operation.get("parameters", []):
         own = parameter["schema"].get("examples")
@@ -111,9 +112,9 @@ def _complete(operation: dict[str, Any], method: str, rule: Rule | None) -> None
 def _curl(method: str, path: str, operation: Mapping[str, Any], body: Any) -> str:
     words = ["curl"] if method == "GET" else ["curl -I"] if method == "HEAD" else [f"curl -X {method}"]
     if operation["security"]:
-        people = set(operation["x-roles"]) <= _PEOPLE_ONLY or path == _SESSION
         signed_in = "-b cookies.txt" if method in _SAFE else f'-b cookies.txt -H "{CSRF_HEADER}: $CSRF"'
-        words.append(signed_in if people else '-H "Authorization: Bearer $TOKEN"')
+        machines = {"token": []} in operation["security"]
+        words.append('-H "Authorization: Bearer $TOKEN"' if machines else signed_in)
     elif path == _SESSION:
         words.append("-c cookies.txt")
     if body is not None:

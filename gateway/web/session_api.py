@@ -31,6 +31,8 @@ def signed_in(asked: SignIn, request: Request, response: Response, web: Door) ->
 
 
 @router.delete("", status_code=204, responses=answers(), summary="Sign out")
-def signed_out(request: Request, response: Response, _by: Annotated[auth.Visitor, Depends(auth.allow(None))]) -> None:
+def signed_out(
+    request: Request, response: Response, _by: Annotated[auth.Visitor, Depends(auth.allow(None, of_people=True))]
+) -> None:
     """Sign out: the session ends and the cookie is forgotten."""
     auth.sign_out(request, response)

@@ -213,7 +213,7 @@ def conflict_decided(
     instance_id: uuid.UUID,
     asked: Decision,
     web: Door,
-    by: Annotated[Visitor, Depends(allow(Action.DECIDE_CONFLICT))],
+    by: Annotated[Visitor, Depends(allow(Action.DECIDE_CONFLICT, of_people=True))],
 ) -> StudyShown:
     """Decide an instance that conflicts in bytes or identity; keeping it changes the study's set of images.
 

@@ -129,8 +129,8 @@ def test_a_line_for_the_terminal_proves_who_one_is_in_a_way_that_the_route_takes
     assert "-c cookies.txt" in lines["POST", "/api/v1/session"], "the cookie is kept for the lines that send it"
     assert "-b cookies.txt" in lines["DELETE", "/api/v1/session"]
     for (_, path), line in lines.items():
-        if "/images" in path or "/rendered" in path or "/pictures" in path:
-            assert "-b cookies.txt" in line, "no token may see images"
+        if "/images" in path or "/rendered" in path or "/pictures" in path or "/conflicts" in path:
+            assert "-b cookies.txt" in line, "no token may"
             assert "Bearer" not in line
     assert "Bearer" in lines["GET", "/api/v1/studies"]
 

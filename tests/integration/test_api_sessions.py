@@ -207,7 +207,7 @@ def test_a_stranger_at_the_door_keeps_nobody_from_signing(desk: Desk) -> None:
 
 
 def test_wrong_passwords_at_signing_end_that_session_and_lock_no_door(desk: Desk) -> None:
-    login = desk.user(Role.ATTENDING, login="guessed at signing")
+    login = desk.user(Role.ATTENDING, login="guessed-at-signing")
     client, other = (desk.signed_in(Role.ATTENDING, login=login) for _ in range(2))
     report = f"/api/v1/reports/{desk.report_of(desk.study()).id}"
     before = len(desk.events("proof_refused"))

@@ -67,3 +67,7 @@ def test_a_signed_report_prints_with_its_title_and_without_references_to_picture
     expect(window.page.get_by_text("Drafted with the help of a machine")).to_be_visible()
     expect(window.page.get_by_text("What the machine said before the review")).to_be_hidden()
     expect(window.page.locator(".patient .name").first).to_be_visible()
+    expect(window.page.get_by_text("Not a medical device.")).to_be_visible()
+    bars = [window.page.locator(f".legend .by-{whose}").last for whose in ("machine", "edited", "human")]
+    styles = [bar.evaluate("bar => getComputedStyle(bar).borderLeftStyle") for bar in bars]
+    assert styles == ["dashed", "double", "solid"], "told apart in grey"
