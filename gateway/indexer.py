@@ -127,6 +127,10 @@ class Indexer:
                 continue
             except FileNotFoundError:
                 continue
+            except Exception:  # a fault of ours, or of the disk, with one file: others must pass
+                _logger.exception("instance_failed", instance_id=path.stem)
+                self._aside[path] = time.monotonic() + self._aside_s
+                continue
             self._store.put(Kind.INSTANCE, arrivals[path].instance_id.hex, path)
         done, broken = self._admit(each, arrivals)
         for path in done:

@@ -230,18 +230,14 @@ def read(path: Path, buffer: Buffer) -> Spooled:
     data_set_at = _META_AT + _GROUP_LENGTH_BYTES + struct.unpack_from("<I", buffer, _META_AT + 8)[0]
     if data_set_at + length != len(buffer):
         raise InvalidInstance("A spooled file of another length than it tells.", reason_code="damaged")
-    meta = _read_meta(bytes(buffer[_META_AT:data_set_at]))
-    private = json.loads(meta.get(0x0102, b"{}").rstrip(b"\0"))
+    try:
+        source, sop = _read_meta(bytes(buffer[_META_AT:data_set_at]))
+    except (ValueError, LookupError, TypeError, struct.error):
+        raise InvalidInstance("A spooled file whose meta information was changed.", reason_code="damaged") from None
     return Spooled(
         instance_id=uuid.UUID(hex=named[1]),
-        source=Source(
-            kind=private["door"],
-            ae_title=_string(meta, 0x0017),
-            called_ae_title=_string(meta, 0x0018),
-            address=private["address"],
-            site_name=private["site"],
-        ),
-        sop=SopIdentity(*(_string(meta, number) for number in (0x0002, 0x0003, 0x0010))),
+        source=source,
+        sop=sop,
         received_at=datetime.fromtimestamp(microseconds / 1_000_000, UTC),
         data_set_at=data_set_at,
         data_set_bytes=length,
@@ -295,8 +291,18 @@ def _element(number: int, vr: bytes, value: bytes) -> bytes:
     return head + (struct.pack("<HI", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))) + value
 
 
-def _read_meta(meta: bytes) -> dict[int, bytes]:
-    return {e.tag & 0xFFFF: meta[e.start : e.start + e.length] for e in walk(meta, _EXPLICIT)}
+def _read_meta(written: bytes) -> tuple[Source, SopIdentity]:
+    """What `file_meta` wrote; any error where a bit of it fell over."""
+    meta = {e.tag & 0xFFFF: written[e.start : e.start + e.length] for e in walk(written, _EXPLICIT)}
+    private = json.loads(meta[0x0102].rstrip(b"\0"))
+    source = Source(
+        kind=private["door"],
+        ae_title=_string(meta, 0x0017),
+        called_ae_title=_string(meta, 0x0018),
+        address=private["address"],
+        site_name=private["site"],
+    )
+    return source, SopIdentity(*(_string(meta, number) for number in (0x0002, 0x0003, 0x0010)))
 
 
 def _string(meta: dict[int, bytes], number: int) -> str:

@@ -18,11 +18,12 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from gateway.dicom.send import send
-from gateway.indexer import Indexer
+from gateway.indexer import Indexer, Round, arrival_of
 from gateway.intake import Intake, SopIdentity, Source
 from gateway.launcher.processes import free_port, wait_until
 from gateway.spool import KnownPeer, Spool, read_peers
 from record.db import connect, is_away
+from record.errors import InvalidInstance
 from record.models import Instance, Peer, Site, Study
 from record.states import InstanceKind, StudyState
 from record.store import Kind, Store
@@ -155,6 +156,24 @@ def test_a_damaged_file_goes_aside_with_its_reason_and_others_pass(engine, spool
         path.name.split(".")[1] for path in spool.quarantine.iterdir()
     } == {"damaged"}
     assert len(rows(engine)) == 1
+
+
+def test_whatever_bit_falls_over_is_found_and_keeps_no_other_file_from_its_turn(engine, spool, indexer):
+    push(spool, instance())
+    (path,) = spool.waiting()
+    whole = path.read_bytes()
+    for at in range(path.stat().st_size):
+        for bit in (range(8) if at < 1200 else (0,)):
+            changed = bytearray(whole)
+            changed[at] ^= 1 << bit
+            path.write_bytes(changed)
+            with pytest.raises(InvalidInstance):
+                arrival_of(path)
+    damaged = bytearray(whole)
+    damaged[whole.index(b'{"address"') + 1] ^= 1  # JSON no more
+    path.write_bytes(damaged)
+    push(spool, instance())
+    assert indexer.run_once() == Round(instances=1, quarantined=1)
 
 
 @pytest.mark.slow
