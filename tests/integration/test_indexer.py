@@ -163,7 +163,7 @@ def test_whatever_bit_falls_over_is_found_and_keeps_no_other_file_from_its_turn(
     (path,) = spool.waiting()
     whole = path.read_bytes()
     for at in range(path.stat().st_size):
-        for bit in (range(8) if at < 1200 else (0,)):
+        for bit in range(8) if at < 1200 else (0,):
             changed = bytearray(whole)
             changed[at] ^= 1 << bit
             path.write_bytes(changed)
