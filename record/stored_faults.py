@@ -110,7 +110,7 @@ def _nobodys(engine: Engine, store: Store, spool: Path | None, keys: list[str], 
         leaving = set(session.scalars(select(StoreDeletion.key).where(StoreDeletion.key.in_(suspects))))
     for key in suspects:
         if key not in known and key not in leaving and store.size_bytes(Kind.INSTANCE, key) is not None:
-            what = "a stored file has no row and lies in no spool"
+            what = "a stored file has no row and lies in no spool of this machine"
             yield Fault(what, f"store instance {key}", expected=after_restore)
 
 
