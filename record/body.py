@@ -32,7 +32,7 @@ _DRAFT = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MOST = 64
 
 
-def _seen(text: str) -> str:
+def seen(text: str) -> str:
     """A text as the eye sees it: without what has no width, every dash a hyphen, wide letters as plain ones."""
     marks = {"Cf", "Mn", "Me"}
     plain = ((c, unicodedata.category(c)) for c in unicodedata.normalize("NFKD", text))
@@ -143,7 +143,7 @@ class Body:
             if any(unicodedata.category(c) in {"Cc", "Cs", "Co"} for c in text):
                 message = "A sentence is one line of text without control characters."
                 raise InvalidRequest(message)
-        if _SPOKEN_BANNERS.search(_seen(" ".join(texts))):
+        if _SPOKEN_BANNERS.search(seen(" ".join(texts))):
             message = "The draft banner is shown with a text, never stored in it. Remove it from the text."
             raise InvalidRequest(message)
         for _, sentence in self.sentences():

@@ -27,6 +27,7 @@ _CJK = "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3040-\u30ff\u3100-\u9fff\uf900-
 _WORD = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+")
 _PIECE = re.compile(rf"[{_CJK}]|[^\W{_CJK}]+|\s+|.", re.DOTALL)
 _CHARACTER = re.compile(f"[{_CJK}]")
+_SELECTORS = re.compile("[\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 _END = " .。．,，;；:："
 
 
@@ -43,7 +44,7 @@ class Wording:
 
 def same(text: str) -> str:
     """What two texts have in common that are the same but for spaces, case and the mark at their end."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    plain = " ".join(unicodedata.normalize("NFKC", _SELECTORS.sub("", text)).casefold().split())
     return plain.rstrip(_END) or plain
 
 

@@ -7,16 +7,18 @@ of them is a person's own. Knows bodies and when each sentence was said. Does no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 
 from record.body import Body, Origin, Section, SectionCode, Sentence
 from record.likeness import ALIKE, VERY_ALIKE, Index, same, shared, wording
 from record.written import Written
 
 _FIRST, _LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+_MARKS = re.compile(r"[.。．;；,，:：!?！？]+\s*")
 _LEAST_REST = 0.8
 """What of a sentence must be left over from another for it to be its other half."""
 
@@ -119,13 +121,14 @@ class _Settling:
             if line.settled is not None:
                 continue
             known = self._first.get(line.key)
-            for score, key in machine.closest(line.text, VERY_ALIKE if known else ALIKE):
+            parts = ((VERY_ALIKE, key) for key in self._parts_of(line))
+            for score, key in chain(parts, machine.closest(line.text, ALIKE)):
                 source = self._first[key]
                 if known and (source.sentence.origin is not Origin.MACHINE or source.at >= known.at):
                     continue  # a person's sentence is not drawn into doubt by what was written later
                 if not own.has(line.text, score, before=source.at):
                     found.append((score, position, key))
-        taken = {line.key for line in self._lines}
+        taken = {line.key for line in self._lines} | self._sources()
         for score, position, key in sorted(found, key=lambda one: (-one[0], one[1])):
             line = self._lines[position]
             if line.settled is None and (score >= VERY_ALIKE or key not in taken):
@@ -135,6 +138,24 @@ class _Settling:
             claimed = self._by_id.get(line.id or "")
             if line.settled is None and claimed is not None and claimed.origin is not Origin.HUMAN:
                 self._put(line, claimed, Origin.EDITED, claimed)
+
+    def _sources(self) -> set[str]:
+        """The machine's words that a line already settled was made out of."""
+        by_name = {
+            (one.sentence.source or one.sentence.id, one.sentence.draft): key
+            for key, one in self._first.items()
+            if one.sentence.origin is Origin.MACHINE
+        }
+        settled = [line.settled for line in self._lines if line.settled and line.settled.origin is not Origin.HUMAN]
+        return {by_name[name] for each in settled if (name := (each.source or each.id, each.draft)) in by_name}
+
+    def _parts_of(self, line: _Line) -> Iterator[str]:
+        """The machine's sentences that stand word for word, between two marks, in a longer line, however short they are."""
+        parts = [same(part) for part in _MARKS.split(line.text)]
+        for part in dict.fromkeys(parts) if len(parts) > 1 else ():
+            first = self._first.get(part)
+            if first is not None and first.sentence.origin is not Origin.HUMAN:
+                yield part
 
     def _take_rest(self, line: _Line, beside: _Line) -> None:
         """The other half of a sentence that was split: what it says is what the half beside it leaves."""

@@ -19,7 +19,9 @@ from record.origins import Said
 from record.states import Purpose
 
 _MOST = 100
-"""So many saved texts of a study are looked at, the newest first."""
+"""So many of the texts that were saved since the newest draft are looked at, the newest first."""
+_MOST_BEFORE = 1000
+"""And so many of those before it, the oldest first: they tell what a person said before the machine did."""
 
 
 def of_study(session: Session, report: Report) -> list[Said]:
@@ -29,22 +31,26 @@ def of_study(session: Session, report: Report) -> list[Said]:
         .join(Reading, Reading.id == Draft.reading_id)
         .where(Draft.study_id == report.study_id, Draft.erased_at.is_(None), Reading.purpose != Purpose.SHADOW)
     ).all()
-    revisions = session.execute(
+    saved = (
         select(ReportRevision.created_at, ReportRevision.body, Report.draft_id)
         .join(Report, Report.id == ReportRevision.report_id)
         .where(Report.study_id == report.study_id, ReportRevision.erased_at.is_(None))
-        .order_by(ReportRevision.created_at.desc(), ReportRevision.id.desc())
-        .limit(_MOST)
-    ).all()
+    )
+    at, newest = ReportRevision.created_at, max((created_at for created_at, _, _ in drafts), default=None)
+    since = saved if newest is None else saved.where(at >= newest)
+    revisions = list(session.execute(since.order_by(at.desc(), ReportRevision.id.desc()).limit(_MOST)))
+    if newest is not None:
+        before = saved.where(at < newest).order_by(at, ReportRevision.id).limit(_MOST_BEFORE)
+        revisions += session.execute(before)
     told: list[tuple[datetime, str, uuid.UUID | None]] = sorted(
-        ((at, body, draft) for at, body, draft in [*drafts, *revisions]), key=lambda one: one[0]
+        ((said_at, body, draft) for said_at, body, draft in [*drafts, *revisions]), key=lambda one: one[0]
     )
     first: dict[tuple[object, ...], Said] = {}
-    for at, body, draft_id in told:
+    for said_at, body, draft_id in told:
         for value in _sentences(body):
             which = (value["text"], value["origin"], value.get("draft"), draft_id)
             if which not in first:
-                first[which] = Said(_named(Sentence.of(value), draft_id, report), at)
+                first[which] = Said(_named(Sentence.of(value), draft_id, report), said_at)
     return list(first.values())
 
 

@@ -15,9 +15,9 @@ from itertools import chain
 
 from record.body import Body, Origin, Section, SectionCode, Sentence
 from record.errors import InvalidRequest, UnusableFindings
-from record.headings import CODES, HEADINGS, folded
+from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
-from record.written import BLANK
+from record.written import BLANK, DROPPED, is_banner
 from worker.protocols import Protocol
 
 MAX_CHARACTERS = 20_000
@@ -76,13 +76,13 @@ def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Find
     plain = _plain(text[: 4 * MAX_CHARACTERS])
     cut = len(plain) > MAX_CHARACTERS
     _refuse_noise(plain[:MAX_CHARACTERS])
-    found, headed = _sections(plain[:MAX_CHARACTERS])
+    found, headed = _by_section(plain[:MAX_CHARACTERS])
     if protocol.headings_required and not headed:
         raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
     sections, flags, number = [], [], 0
     for code in SectionCode:
         sentences: list[Sentence] = []
-        for line, was_cut in _sentences(found.get(code, [])):
+        for line, was_cut in found.get(code, []):
             number += 1
             if number > MAX_SENTENCES:
                 cut = True
@@ -132,7 +132,7 @@ def _plain(text: str) -> str:
     composed = re.sub("[\u2028\u2029\v\f\x85]", "\n", composed)
     kept = "".join(
         c if c == "\n" or unicodedata.category(c)[0] not in "CZ" else (" " if c == "\t" or c.isspace() else "")
-        for c in composed
+        for c in DROPPED.sub("", composed)
         if c not in BLANK
     )
     while (without := _BANNER.sub("", kept)) != kept:  # what closes up behind one may be another
@@ -154,18 +154,33 @@ def _refuse_noise(plain: str) -> None:
         raise _unusable("The answer repeats one sentence.", "repetition")
 
 
-def _sections(plain: str) -> tuple[dict[SectionCode, list[str]], bool]:
-    """Lines by section, and whether there was any heading."""
-    found: dict[SectionCode, list[str]] = {}
+def _by_section(plain: str) -> tuple[dict[SectionCode, list[tuple[str, bool]]], bool]:
+    """Sentences by section, with whether one was cut, and whether there was any heading.
+
+    What a person's editor would take for a heading is one here too, so that a draft that is saved without a change stays
+    what it is.
+    """
+    found: dict[SectionCode, list[tuple[str, bool]]] = {}
+    headed = False
+    for stated, lines in _chunks(plain):
+        code, headed = stated or SectionCode.FINDINGS, headed or stated is not None
+        for sentence, was_cut in _sentences(lines):
+            line = sentence
+            while heading := heading_of(line):
+                code, line = heading
+                headed = True
+            if any(c.isalnum() for c in line) and not is_banner(line):
+                found.setdefault(code, []).append((line, was_cut))
+    return found, headed
+
+
+def _chunks(plain: str) -> Iterator[tuple[SectionCode | None, list[str]]]:
+    """The lines below each heading, in the text's order; before the first one there is none."""
     headings = list(_HEADING.finditer(plain))
     ends = [*(h.start() for h in headings), len(plain)]
-    preface = plain[: ends[0]]
-    if preface.strip():
-        found[SectionCode.FINDINGS] = preface.split("\n")
+    yield None, plain[: ends[0]].split("\n")
     for heading, end in zip(headings, ends[1:], strict=True):
-        code = CODES[folded(heading.group(1))]
-        found.setdefault(code, []).extend(plain[heading.end() : end].split("\n"))
-    return found, bool(headings)
+        yield CODES[folded(heading.group(1))], plain[heading.end() : end].split("\n")
 
 
 def _sentences(lines: Sequence[str]) -> Iterator[tuple[str, bool]]:

@@ -243,6 +243,9 @@ def _told(part: PartShown) -> Iterator[str]:
 
     if part.verdict != "up":
         yield f"seen {age(part.seen_s)} ago"
+        process = part.owner.removeprefix(f"{part.host}:").partition(":")[0]  # as `record.owner` names it
+        if process.isdecimal():
+            yield f"process {process}"
     if part.kind == "gpu" and part.verdict == "up" and not part.model:
         yield "its engine is not open"
     if part.model:

@@ -23,16 +23,20 @@ _Piece = tuple[str, bool]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One sentence of a section, before and after. What is not there on one side is empty there."""
+    """One sentence of a section, before and after. What is not there on one side is empty there.
+
+    `former_section`: where the machine had said it, if that was another section.
+    """
 
     section: str
     what: str
     before: Sequence[_Piece]
     after: Sequence[_Piece]
+    former_section: str | None = None
 
 
 def compare(machine: Mapping[str, Any], report: Mapping[str, Any]) -> list[Compared]:
-    """Every sentence that is not word for word the machine's, in the report's order; what was removed comes last.
+    """Every sentence that is not the machine's word for word and where it was, in the report's order; what is gone comes last.
 
     Parameters
     ----------
@@ -43,11 +47,16 @@ def compare(machine: Mapping[str, Any], report: Mapping[str, Any]) -> list[Compa
     origins = _origins([sentence for _, sentence in said], [sentence for _, sentence in stands])
     found: list[Compared] = []
     for (section, sentence), origin in zip(stands, origins, strict=True):
-        former = None if origin is None else said[origin][1]["text"]
-        if former is None:
+        if origin is None:
             found.append(Compared(section, "added", (), [(sentence["text"], True)]))
-        elif former != sentence["text"]:
-            found.append(Compared(section, "changed", *_pieces(former, sentence["text"])))
+            continue
+        former_section, former = said[origin][0], said[origin][1]["text"]
+        moved_from = former_section if former_section != section else None
+        if former != sentence["text"]:
+            found.append(Compared(section, "changed", *_pieces(former, sentence["text"]), moved_from))
+        elif moved_from:
+            whole = [(former, False)]
+            found.append(Compared(section, "moved", whole, whole, moved_from))
     removed = [one for at, one in enumerate(said) if at not in origins]
     return found + [Compared(section, "removed", [(sentence["text"], True)], ()) for section, sentence in removed]
 

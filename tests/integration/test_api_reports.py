@@ -96,7 +96,7 @@ def test_a_save_that_cannot_be_used_is_refused(attending: TestClient, address: s
     assert attending.get(address).json()["revision"] == 1
 
 
-@pytest.mark.parametrize("banner", [BANNER_DRAFT, "ai draft - not reviewed", "AI DRAFT\n– NOT REVIEWED"])
+@pytest.mark.parametrize("banner", [BANNER_DRAFT, "ai draft - not reviewed", "AI DRAFT\n– NOT REVIEWED", "UNSIGNED"])
 def test_the_banner_cannot_be_stored(attending: TestClient, address: str, banner: str) -> None:
     problem(attending.put(f"{address}/text", json={"seen": 1, "text": f"{banner}\n{WORDS}"}), 422, "invalid_request")
     labelled = attending.get(address).json()["labelled_text"]

@@ -57,6 +57,14 @@ def test_another_sentence_in_the_same_line_is_no_rewording() -> None:
     assert [one.what for one in found] == ["added", "removed"]
 
 
+def test_a_sentence_that_stands_in_another_section_is_moved() -> None:
+    (one,) = edited(
+        DRAFT.plain().replace("No effusion is seen.\n", "").replace("肺部阴影。", "肺部阴影。\nNo effusion is seen.")
+    )
+    assert (one.section, one.what, one.former_section) == ("impression", "moved", "findings")
+    assert words(one.before) == words(one.after) == "No effusion is seen."
+
+
 def test_chinese_is_compared_character_by_character() -> None:
     (one,) = edited(DRAFT.plain().replace("肺部阴影", "肺部大阴影"))
     assert words(one.after) == "肺部[大]阴影。"
@@ -74,9 +82,9 @@ def of_findings(*sentences: Sentence) -> dict[str, Any]:
     return Body(sections=(Section(SectionCode.FINDINGS, sentences),)).as_dict()
 
 
-def test_a_sentence_that_stands_in_another_section_is_no_difference() -> None:
+def test_sentences_that_stand_in_another_section_are_moved_and_nothing_else() -> None:
     text = "Impression:\nThere is an opacity in the left upper zone.\nNo effusion is seen.\n肺部阴影。\nThe heart is not enlarged."
-    assert edited(text) == []
+    assert [one.what for one in edited(text)] == ["moved"] * 3
 
 
 def test_another_draft_s_sentence_is_not_taken_for_the_one_of_the_same_id() -> None:

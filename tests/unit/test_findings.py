@@ -1,10 +1,16 @@
 """Model text becomes sections of sentences, or is refused."""
 
+from datetime import UTC, datetime
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from record.body import Body, Origin, SectionCode
 from record.errors import UnusableFindings
-from record.written import taken
+from record.headings import HEADINGS
+from record.origins import Said, settle
+from record.written import read, taken
 from worker import protocols
 from worker.findings import parse, to_body
 
@@ -110,3 +116,42 @@ def test_what_nobody_sees_does_not_survive_and_stops_no_draft():
 )
 def test_spanish_headings_are_read_with_and_without_their_accents(text):
     assert lines(text) == {"findings": ["Claros."], "impression": ["Normal."]}
+
+
+PARTS = st.lists(
+    st.sampled_from([word for words in HEADINGS.values() for word in words])
+    | st.sampled_from(
+        [*":：.。;；!？,，)\"'", ". ", "。", ": ", "\n", " ", "  ", "• ", "(1) ", "2. ", "**", "# ", "- ", "a) "]
+    )
+    | st.sampled_from(
+        ["Clear lungs", "None", "右肺结节", "No effusion", "AI DRAFT", "NOT REVIEWED", "UNSIGNED", "3 cm"]
+    ),
+    max_size=30,
+).map("".join)
+
+
+@given(PARTS)
+def test_a_draft_that_is_saved_as_the_editor_shows_it_stays_what_it_is(text):
+    try:
+        draft = to_body(parse(text, GENERAL, [DIGEST]))
+    except UnusableFindings:
+        return
+    taken(draft)
+    known = [Said(sentence, datetime(2026, 1, 2, tzinfo=UTC)) for _, sentence in draft.sentences()]
+    saved = settle(read(draft.plain()), draft, known)
+    assert [(c, s.text, s.origin) for c, s in saved.sentences()] == [
+        (c, s.text, s.origin) for c, s in draft.sentences()
+    ]
+
+
+def test_a_heading_that_only_the_editor_would_know_begins_a_section_in_a_draft_too():
+    assert lines("影像所见：双肺清晰。诊断：右肺癌。建议：复查CT。") == {
+        "findings": ["双肺清晰。"],
+        "impression": ["右肺癌。"],
+        "recommendations": ["复查CT。"],
+    }
+    assert lines("Clinical  information: Pain.\nFindings:\n• Clear.\n• Comparison: None.\nUNSIGNED\nStable.") == {
+        "clinical_information": ["Pain."],
+        "comparison": ["None.", "Stable."],
+        "findings": ["Clear."],
+    }

@@ -95,3 +95,31 @@ def test_marks_of_a_paste_that_change_nothing_to_see_are_dropped() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\u2028", "\u2029", "\v", "\f", "\x85"])
 def test_every_line_end_ends_a_sentence(end: str) -> None:
     assert lines(f"One.{end}Two.") == {"findings": ["One.", "Two."]}
+
+
+@pytest.mark.parametrize(
+    "banner", ["UNSIGNED", "unsigned.", "** Unsigned **", "ＵＮＳＩＧＮＥＤ", "AI DRAFT NOT REVIEWED"]
+)
+@pytest.mark.parametrize("dash", ["", "─", "·", ":", "ー", "˗", "⁃", "~"])
+def test_what_we_put_over_unsigned_words_is_never_stored(banner: str, dash: str) -> None:
+    spelled = banner.replace(" NOT", f" {dash} NOT")
+    with pytest.raises(InvalidRequest, match="banner"):
+        read(f"{spelled}\n\nFindings:\nClear.")
+    with pytest.raises(InvalidRequest, match="banner"):
+        taken(body("Clear.", spelled))
+    assert lines("The consent form is unsigned.") == {"findings": ["The consent form is unsigned."]}
+
+
+def test_a_sentence_that_would_begin_a_section_as_plain_text_is_refused() -> None:
+    for words in ("Impression:", "Impression: Carcinoma.", " 诊断：右肺癌。"):
+        with pytest.raises(InvalidRequest, match="heading of a section"):
+            taken(body("Clear.", words))
+    assert taken(body("The impression: carcinoma."))
+
+
+def test_the_choice_of_a_glyph_is_dropped_or_stands_where_a_script_needs_it() -> None:
+    assert lines("Clear\ufe0e lungs ✔\ufe0f.") == {"findings": ["Clear lungs ✔."]}
+    assert lines("葛\U000e0100") == {"findings": ["葛\U000e0100"]}
+    for unseen in ("\U000e0100", "\u180b", "\u2065", "\U000e0021"):
+        with pytest.raises(InvalidRequest, match="nobody sees"):
+            read(f"Clear{unseen} lungs.")
