@@ -78,10 +78,13 @@ def begin_by_hand(session: Session, study_id: uuid.UUID, *, by: Principal) -> Re
     Conflict
         A report is there already: a draft of this revision, or one that somebody has touched.
     IllegalMove
-        The study has never been complete.
+        The study has never been complete, or it is erased.
     """
     require(by, Action.BEGIN_REPORT)
     study = studies.lock(session, study_id, by)
+    if study.erased_at is not None:
+        message = "The study is erased: there is nothing to report."
+        raise IllegalMove(message)
     if study.revision == 0:
         message = "The study is still receiving for the first time; wait until it is complete, or have it closed."
         raise IllegalMove(message)
@@ -120,6 +123,9 @@ def save(session: Session, report_id: uuid.UUID, body: Body | Written, *, by: Pr
         raise IllegalMove(message)
     settled = settle(body, Body.from_canonical(former.body), said.of_study(session, report))
     if settled.canonical() == former.body and is_touched(report):
+        audit.write(
+            session, "report_shown", by, study_id=report.study_id, report_id=report.id, revision=former.number
+        )  # nothing is saved, and the door gives the words back
         return former
     move(report, ReportState(report.state))
     revision = _append(session, report, "save", settled, former, by)

@@ -92,11 +92,15 @@ def session_principal(
 
 def end_session(session: Session, secret: str) -> None:
     """Sign out; what was searched for is forgotten."""
-    session.execute(
+    ended = session.execute(
         update(UserSession)
         .where(UserSession.secret_sha256 == sha(secret), UserSession.ended_at.is_(None))
         .values(ended_at=func.now(), search=null())
-    )
+        .returning(UserSession.id, UserSession.user_id)
+    ).first()
+    if ended is not None:
+        by = user_principal(session.get_one(User, ended.user_id))
+        audit.write(session, "signed_out", by, session_id=ended.id)
 
 
 def keep_search(session: Session, session_id: uuid.UUID, words: Mapping[str, str]) -> str:

@@ -31,7 +31,7 @@ _IGNORED = re.compile("[\u180b-\u180f\u2065\ufff0-\ufff8\U000e0000-\U000e0fff]")
 _VARIED = re.compile("[\u1800-\u18af\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 """Mongolian letters and ideographs, of which a selector behind them takes another form."""
 _SELECTORS = re.compile("[\u180b-\u180d\u180f\U000e0100-\U000e01ef]")
-_BANNERS = re.compile("[^a-z]{0,20}".join(("AI", "DRAFT", "NOT", "REVIEWED")), re.IGNORECASE)
+_BANNERS = re.compile("AI[^a-z]{0,20}DRAFT[^a-z]{0,20}NOT[^a-z]{0,20}REVIEWED", re.IGNORECASE)
 _BANNER_ALONE = re.compile(rf"[\W_]*{BANNER_UNSIGNED}[\W_]*", re.IGNORECASE)
 
 

@@ -175,7 +175,7 @@ def sign_in(request: Request, login: str, password: str) -> tuple[Visitor, str]:
         try:
             user = accounts.check_password(session, login, password)
         except NotAuthenticated as error:
-            _note(web, session, error, plain_address(address))
+            _note(web, session, error, address)
             raise
         sessions.end_session(session, request.cookies.get(COOKIE, ""))
         opened, secret = sessions.open_session(session, user, lasts_s=web.settings.session_s)
@@ -250,8 +250,8 @@ def require_own_origin(request: Request) -> None:
 
 
 def client_address(request: Request) -> str:
-    """Where a request came from."""
-    return request.client.host if request.client else ""
+    """Where a request came from, as it may stand in an event: a proxy's word for it could be anything."""
+    return plain_address(request.client.host) if request.client else ""
 
 
 def _proved(web: Web, room: Room, check: Callable[[Session], T]) -> T:

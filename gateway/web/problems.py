@@ -232,6 +232,7 @@ def _http(request: Request, error: Exception) -> Response:
         405: "This address does not take that method.",
         410: "The words of this report are erased for good.",
         413: "The body of the request is larger than this address takes.",
+        415: "The body of the request is in other characters than UTF-8.",
         400: "The body of the request cannot be read.",
         503: "Too much is asked for at once. Try again in a moment.",
     }

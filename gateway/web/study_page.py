@@ -194,7 +194,7 @@ class Opening:
     @property
     def can_begin(self) -> bool:
         """Whether a physician may begin by hand now."""
-        return self.study.revision > 0 and self.report is None
+        return self.study.revision > 0 and self.report is None and not self.study.erased_at
 
 
 def open_study(session: Session, study: Study, by: Principal) -> Opening:

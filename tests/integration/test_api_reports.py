@@ -10,7 +10,9 @@ import pytest
 from fastapi.testclient import TestClient
 from httpx import Response
 from sqlalchemy import text
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from gateway.web.auth import CSRF_HEADER
 from record import accounts, studies
 from record.body import BANNER_DRAFT
 from record.db import transaction
@@ -382,3 +384,60 @@ def test_a_text_that_is_too_long_or_not_what_is_seen_is_refused(
         page = attending.post(f"/reports/{report['id']}/text", data=form, headers=html)
         assert page.status_code == 422
         assert named in page.text
+
+
+def test_what_a_person_said_before_a_later_draft_stays_theirs_however_often_it_is_saved(
+    desk: Desk, attending: TestClient
+) -> None:
+    study_uid = desk.study()
+    address = f"/api/v1/reports/{desk.report_of(study_uid).id}"
+    mine = "The trachea lies in the midline."
+    shown = attending.put(f"{address}/text", json={"seen": 1, "text": f"Findings:\n{mine}"}).json()
+    with transaction(desk.engine) as session:
+        desk.add_images(session, study_uid)
+        desk.read(session, study_uid, body=draft_body(mine))
+    with transaction(desk.engine) as session:  # as many texts as a careful physician would never save
+        session.execute(
+            text(
+                "INSERT INTO report_revisions (id, report_id, number, kind, body, body_sha256, previous_sha256, author_id)"
+                " SELECT gen_random_uuid(), report_id, number + n, kind, body, body_sha256, body_sha256, author_id"
+                " FROM report_revisions, generate_series(1, 120) n WHERE report_id = :id AND number = :number"
+            ),
+            {"id": shown["id"], "number": shown["revision"]},
+        )
+        session.execute(
+            text("UPDATE reports SET revision = revision + 120 WHERE id = :id"),
+            {"id": shown["id"]},
+        )
+    saved = attending.put(
+        f"{address}/text", json={"seen": shown["revision"] + 120, "text": f"Findings:\n{mine}\nAnd more."}
+    ).json()
+    assert [s["origin"] for s in saved["body"]["sections"][0]["sentences"]] == ["human", "human"]
+
+
+def test_an_erased_study_is_not_reported(desk: Desk, attending: TestClient) -> None:
+    study_uid = desk.study(ends="abstained")
+    erased(desk, study_uid)
+    problem(attending.post(f"/api/v1/studies/{study_uid}/report"), 409, "illegal_move")
+
+
+def test_a_save_that_changes_nothing_and_gives_the_words_back_is_an_opening(
+    desk: Desk, attending: TestClient, address: str
+) -> None:
+    saved = attending.put(f"{address}/text", json={"seen": 1, "text": WORDS}).json()
+    before = len(desk.events("report_shown"))
+    assert attending.put(f"{address}/text", json={"seen": 2, "text": WORDS}).json()["revision"] == saved["revision"]
+    assert len(desk.events("report_shown")) == before + 1
+
+
+def test_a_proxys_word_for_an_address_is_no_text_on_record(desk: Desk, attending: TestClient, address: str) -> None:
+    behind = TestClient(ProxyHeadersMiddleware(desk.app, trusted_hosts=["127.0.0.1"]), client=("127.0.0.1", 5))
+    behind.cookies, behind.headers[CSRF_HEADER] = attending.cookies, attending.headers[CSRF_HEADER]
+    asked = {"seen": 1, "shown": 1, "password": PASSWORD}
+    for told in ("CANARY^ANA born 1970", "a" * 60_000):
+        behind.headers["X-Forwarded-For"] = told
+        problem(behind.post(f"{address}/sign", json=asked | {"password": "wrong"}), 401, "not_authenticated")
+    assert behind.post(f"{address}/sign", json=asked).status_code == 200
+    assert {event["client_address"] for event in desk.events("proof_refused")} <= {"unknown", "testclient"}
+    with transaction(desk.engine) as session:
+        assert "unknown" in session.scalars(text("SELECT client_address FROM signatures")).all()

@@ -518,3 +518,25 @@ def seal_all(desk: Desk) -> None:
     with transaction(desk.engine) as session:
         while audit.seal(session, b"k" * 32):
             pass
+
+
+@pytest.mark.parametrize("charset", ["unicode_escape", "utf-7", "raw_unicode_escape", "punycode", "utf-16-le"])
+def test_a_form_in_other_characters_than_utf_8_is_refused(desk: Desk, charset: str) -> None:
+    study_uid = desk.study()
+    client = browser(desk, Role.ATTENDING)
+    fields = {"csrf": csrf_of(client.get(f"/studies/{study_uid}")), "seen": "1", "text": "x \\ud800 +2AA- x"}
+    parts = [f'--x\r\nContent-Disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items()]
+    answer = client.post(
+        f"/reports/{desk.report_of(study_uid).id}/text",
+        content=("".join(parts) + "--x--\r\n").encode(),
+        headers={"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"},
+    )
+    assert answer.status_code == 415
+
+
+def test_signing_out_is_on_record(desk: Desk) -> None:
+    client = browser(desk, Role.RESIDENT)
+    before = len(desk.events("signed_out"))
+    page = client.get("/")
+    client.post("/sign-out", data={"csrf": csrf_of(page)})
+    assert len(desk.events("signed_out")) == before + 1
