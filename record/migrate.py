@@ -86,13 +86,17 @@ def upgrade(owner_url: str | SecretStr, revision: str = "head") -> bool:
     Raises
     ------
     Misconfigured
-        The schema is that of a later release whose schema this one cannot work on.
+        The schema is that of a later release whose schema this one cannot work on, or the database is not in UTF-8.
     """
     own = own_revision()
     engine = create_engine(parse_url(owner_url), poolclass=NullPool, hide_parameters=True)
     with engine.connect() as connection:
         there = schema_of(connection)
+        encoding = connection.scalar(text("SHOW server_encoding"))
     engine.dispose()
+    if encoding != "UTF8":
+        message = f"The database keeps its text as {encoding}. Make one with ENCODING 'UTF8' TEMPLATE template0."
+        raise Misconfigured(message)
     if there.is_newer_than(own):
         if not there.takes(own):
             raise Misconfigured(_too_new(there, own))

@@ -14,6 +14,6 @@ CREATE ROLE countersign LOGIN PASSWORD :'program_password';
 GRANT countersign_app TO countersign_owner WITH ADMIN OPTION;
 GRANT countersign_app TO countersign;
 
-CREATE DATABASE countersign OWNER countersign_owner;
+CREATE DATABASE countersign OWNER countersign_owner ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE countersign FROM PUBLIC;
 GRANT CONNECT ON DATABASE countersign TO countersign_app;

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 
-from record.db import connect
+from record.db import connect, parse_url
 from record.errors import Misconfigured
 from record.migrate import Schema, config, own_revision, require_current_at, schema_of, upgrade
-from tests.conftest import FreshDatabase
+from tests.conftest import FreshDatabase, RunningServers
 
 OWN = own_revision()
 NEXT = f"{int(OWN) + 1:04}"
@@ -49,6 +49,21 @@ def test_the_schema_says_which_programs_can_work_on_it(database: FreshDatabase, 
     with programs.connect() as connection:
         assert schema_of(connection) == Schema(OWN, "0001")
     programs.dispose()
+
+
+def test_a_database_that_cannot_hold_every_name_is_refused(servers: RunningServers) -> None:
+    name = "countersign_test_latin1"
+    admin = create_engine(parse_url(servers.admin_url), isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.execute(
+            text(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' LOCALE_PROVIDER libc TEMPLATE template0")
+        )
+        try:
+            with pytest.raises(Misconfigured, match=r"LATIN1.*UTF8"):
+                upgrade(servers.admin_url.rpartition("/")[0] + "/" + name)
+        finally:
+            connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
+    admin.dispose()
 
 
 def test_every_migration_names_the_programs_that_can_work_on_it_and_that_never_falls() -> None:
