@@ -73,7 +73,7 @@ class Public(Rule):
 class Allow(Rule):
     """An API route: a token, or a session whose requests that change something carry the CSRF header.
 
-    `of_people` says of a route, for its description, that what it does is refused to a machine's token.
+    With `of_people` a session alone: what the route does is none of a machine's business.
     """
 
     action: Action | None
@@ -81,7 +81,11 @@ class Allow(Rule):
 
     def __call__(self, request: Request) -> Visitor:
         """Recognise the visitor, ask the table, and look whether the query is one."""
-        visitor = _permitted(_by_token(request) or _by_cookie(request, request.headers.get(CSRF_HEADER)), self.action)
+        machine = _by_token(request)
+        visitor = _permitted(machine or _by_cookie(request, request.headers.get(CSRF_HEADER)), self.action)
+        if machine and self.of_people:
+            message = "This takes a person's session, not a machine's token."
+            raise NotPermitted(message)
         require_known(request)
         return visitor
 
@@ -150,7 +154,7 @@ def public() -> Public:
 
 
 def allow(action: Action | None, *, of_people: bool = False) -> Allow:
-    """An API route for those who may do `action`; with None for everybody who is recognised."""
+    """An API route for those who may do `action`; with None for everybody who is recognised, `of_people` if they are persons."""
     return Allow(action, of_people)
 
 

@@ -17,7 +17,6 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from pydicom.uid import UID
 
 from gateway.web import languages
 from gateway.web.auth import BACKGROUND_PARAMETER
@@ -38,6 +37,24 @@ _AGES = {
 }
 _WITHOUT_SPACES = re.compile("[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 """Kana, ideographs and Hangul: family and given name stand side by side."""
+_SYNTAXES = {
+    "1.2.840.10008.1.2": "Implicit VR Little Endian",
+    "1.2.840.10008.1.2.1": "Explicit VR Little Endian",
+    "1.2.840.10008.1.2.2": "Explicit VR Big Endian",
+    "1.2.840.10008.1.2.4.50": "JPEG Baseline, 8 bits",
+    "1.2.840.10008.1.2.4.51": "JPEG Extended, 12 bits",
+    "1.2.840.10008.1.2.4.57": "JPEG Lossless",
+    "1.2.840.10008.1.2.4.70": "JPEG Lossless, SV1",
+    "1.2.840.10008.1.2.4.80": "JPEG-LS Lossless",
+    "1.2.840.10008.1.2.4.81": "JPEG-LS Near-lossless",
+    "1.2.840.10008.1.2.4.90": "JPEG 2000 Lossless",
+    "1.2.840.10008.1.2.4.91": "JPEG 2000",
+    "1.2.840.10008.1.2.4.201": "HTJ2K Lossless",
+    "1.2.840.10008.1.2.4.202": "HTJ2K Lossless, RPCL",
+    "1.2.840.10008.1.2.4.203": "HTJ2K",
+    "1.2.840.10008.1.2.5": "RLE Lossless",
+}
+"""Transfer syntaxes as people call them; pydicom, which knows them all, would bring its decoders into this process."""
 APPEARANCE_COOKIE = "countersign_appearance"
 APPEARANCES = ("auto", "light", "dark")
 
@@ -150,8 +167,7 @@ def _told_value(language: str, name: str, value: str | int) -> str | int:
 
 def _syntax(uid: str) -> str:
     """What a transfer syntax is called, or its UID."""
-    named = UID(uid[:64]) if uid.isascii() else uid
-    return getattr(named, "name", uid)
+    return _SYNTAXES.get(uid, uid)
 
 
 @cache

@@ -99,6 +99,7 @@ UNSEEN = {
     "A language is a tag such as en or zh-Hans (BCP 47).",
     "A parameter may stand there once only: {}.",
     "A person decides this, not a machine's token.",
+    "This takes a person's session, not a machine's token.",
     "A sentence's id, source, pictures or flags are not of this schema.",
     "Send either study_date, or study_date_from and study_date_to.",
     "Send either text or body.",
