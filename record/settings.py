@@ -209,6 +209,8 @@ class ListenerSettings(Program):
     """Take unknown senders. Only on a loopback address."""
     max_associations: int = 100
     """Associations at a time; one more is rejected as a passing state. At most 400."""
+    receivers: Annotated[int, Field(ge=0, le=32)] = 0
+    """Receiving processes on the one port, each with a spool of its own; 0 for one a processor, four at most."""
     min_free_bytes: int = 512 * 1024 * 1024
     """Below this much free disk space new instances are refused with 0xA700."""
     idle_timeout_s: float = 60.0

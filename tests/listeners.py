@@ -47,7 +47,7 @@ class Running:
 @contextmanager
 def listening(root, **settings):
     port = free_port()
-    told = {"spool": root, "dicom_port": port, "open_peers": 1, "min_free_bytes": 1000, **settings}
+    told = {"spool": root, "dicom_port": port, "open_peers": 1, "receivers": 1, "min_free_bytes": 1000, **settings}
     environment = {f"COUNTERSIGN_{name.upper()}": str(value) for name, value in told.items()}
     log = root.parent / f"listener-{port}.log"
     with log.open("wb") as output:

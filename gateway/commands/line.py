@@ -123,7 +123,7 @@ def gateway() -> None:
 @data_dir
 def listener() -> None:
     """Take images in by C-STORE, answer C-ECHO. It needs its spool's disk alone, so that images are taken whatever is away."""
-    from gateway.dicom.listener import main as listen
+    from gateway.dicom.receivers import main as listen
     from record.settings import ListenerSettings, load
 
     sys.exit(listen(load(ListenerSettings)))

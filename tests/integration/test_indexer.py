@@ -217,12 +217,13 @@ def test_the_peers_of_the_database_become_the_listeners_snapshot(engine, root, s
 
 
 def test_real_files_of_every_kind_are_indexed(engine, root, spool, indexer, tmp_path):
-    from gateway.dicom.listener import Listener
+    from gateway.dicom.listener import Listener, listen_at
     from record.settings import ListenerSettings
 
     folder = Path(get_testdata_file("CT_small.dcm")).parent
     names = ["CT_small.dcm", "MR_small.dcm", "rtplan.dcm", "test-SR.dcm", "examples_palette.dcm", "waveform_ecg.dcm"]
-    listener = Listener(ListenerSettings(spool=root, dicom_port=0, open_peers=True, min_free_bytes=0))
+    settings = ListenerSettings(spool=root, dicom_port=0, open_peers=True, min_free_bytes=0)
+    listener = Listener(settings, listen_at(settings))
     listener.start()
     statuses = {}
     send([folder / name for name in names], "127.0.0.1", listener.port, "COUNTERSIGN", statuses.__setitem__)

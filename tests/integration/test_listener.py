@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom.listener import Listener
+from gateway.dicom.listener import listen_at
 from gateway.dicom.send import send
 from gateway.indexer import arrival_of
 from gateway.launcher.processes import wait_until
@@ -203,12 +203,12 @@ def test_a_rejection_says_who_was_rejected_and_what_to_do(tmp_path):
 
 def test_open_peers_and_an_address_beyond_loopback_do_not_go_together(tmp_path):
     with pytest.raises(Misconfigured):
-        Listener(ListenerSettings(spool=tmp_path, dicom_host="0.0.0.0", dicom_port=0, open_peers=True))
+        listen_at(ListenerSettings(spool=tmp_path, dicom_host="0.0.0.0", dicom_port=0, open_peers=True))
 
 
 def test_a_taken_port_is_told(listener, tmp_path):
     with pytest.raises(Misconfigured, match=str(listener.port)):
-        Listener(ListenerSettings(spool=tmp_path, dicom_port=listener.port))
+        listen_at(ListenerSettings(spool=tmp_path, dicom_port=listener.port))
     assert list(tmp_path.iterdir()) == [], "and no spool is left that nobody would empty"
 
 

@@ -1,0 +1,127 @@
+"""`countersign gateway listener`: one or several receiving processes on one listening socket.
+
+Knows forking, signals and that a process which died gets a successor. Does not know associations (`listener`). Each process
+has a spool of its own, so that nothing is shared but the socket and the number of associations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+
+import structlog
+
+from gateway.dicom.listener import Listener, listen_at
+from gateway.dicom.seats import Seats
+from record import log
+from record.settings import ListenerSettings
+
+MOST_BY_ITSELF = 4
+"""Receiving processes that are started where nobody says how many, and there are as many processors."""
+_PR_SET_PDEATHSIG = 1
+_SUCCESSOR_AFTER_S = 0.5
+_logger = structlog.get_logger()
+
+
+def main(settings: ListenerSettings) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Raises
+    ------
+    Misconfigured
+        Nothing can listen there, or the spool cannot be used.
+    """
+    log.configure("listener")
+    count = settings.receivers or min(MOST_BY_ITSELF, os.cpu_count() or 1)
+    seats = Seats(count, settings.max_associations)
+    listening = listen_at(settings)
+    if count == 1:
+        return _receive(settings, listening, seats.of(0))
+    return _Receivers(settings, listening, seats, count).run()
+
+
+def _receive(settings: ListenerSettings, listening: socket.socket, seats: Seats) -> int:
+    """Be the one process, or one of several."""
+    threading.excepthook = _log_thread_failure
+    stop = threading.Event()
+
+    def ask_to_stop(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    listener = Listener(settings, listening, seats)
+    listener.start()
+    stop.wait()
+    listener.stop()
+    return 0
+
+
+class _Receivers:
+    """The parent: it takes no connection itself."""
+
+    def __init__(self, settings: ListenerSettings, listening: socket.socket, seats: Seats, count: int) -> None:
+        self._settings, self._listening, self._seats, self._count = settings, listening, seats, count
+        self._places: dict[int, int] = {}
+        self._stopping = False
+
+    def run(self) -> int:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        for place in range(self._count):
+            self._start(place)
+        while self._places:
+            try:
+                pid, status = os.wait()
+            except ChildProcessError:
+                break
+            place = self._places.pop(pid)
+            if not self._stopping:
+                _logger.error("receiver_died", exit_status=os.waitstatus_to_exitcode(status))
+                self._seats.of(place)
+                time.sleep(_SUCCESSOR_AFTER_S)  # else one that cannot live would be started without end
+                if not self._stopping:
+                    self._start(place)
+        return 0
+
+    def _start(self, place: int) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            self._places[pid] = place
+            return
+        status = 1
+        try:
+            _end_with(parent)
+            status = _receive(self._settings, self._listening, self._seats.of(place))
+        except BaseException:
+            _logger.exception("receiver_failed")
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _stop(self, number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+        for pid in list(self._places):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent dies, however it dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:
+    _logger.error("thread_failed", exc_info=failure.exc_value)
