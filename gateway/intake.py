@@ -3,11 +3,12 @@
 Knows files, flushing and limits. Does not know who pushes (a C-STORE, an upload), nor databases or bells.
 
 `commit()` makes a file durable in this order, and each step has its reason. (1) The preamble, which makes a file
-whole, is written last: a file without it is known as unfinished. (2) The file is flushed *before* it gets its name in
-`ready/`: a name must never lead to bytes that a power cut can still take. (3) It is renamed, which is atomic: the
-indexer sees all of it or nothing. (4) The folder is flushed: until then the name itself may be lost. Only now may the
-sender be told Success. Whatever fails before leaves at most a file in `incoming/`, which is removed at once, or, after
-a death, when the receiver starts again.
+whole, is written last: a file without it is known as unfinished. (2) The file is renamed into `ready/`, which is atomic:
+the indexer sees all of it or nothing. (3) The file is flushed, once, and its name with it: the journals of ext4, XFS and
+Btrfs write what they know of a file, its last rename included, when the file is flushed. Only now may the sender be told
+Success. What a power cut leaves in `ready/` before that is not whole, tells so by its preamble and its CRC, and was never
+acknowledged; the indexer flushes a file itself before it makes a row of it. Whatever fails before leaves at most a file in
+`incoming/`, which is removed at once, or, after a death, when the receiver starts again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from typing import Self
 
 from gateway.headers import DEFLATED, UID, Identity, check, read_identity
 from gateway.spool import SopIdentity, Source, Spool, file_meta, preamble
-from record.durable import sync_folder
 from record.errors import InvalidInstance, MismatchedInstance, StoreFull, UnsupportedInstance
 from record.ids import new_id
 
@@ -160,11 +160,10 @@ class Incoming:
         received_at = datetime.now(UTC)
         try:
             descriptor = self._finish(received_at)
+            self._path.rename(self._spool.ready / f"{self.instance_id}.dcm")
             os.fsync(descriptor)
             os.close(descriptor)
             self._descriptor = None
-            self._path.rename(self._spool.ready / f"{self.instance_id}.dcm")
-            sync_folder(self._spool.ready)
         except OSError as error:
             self.close()
             with contextlib.suppress(OSError):  # renamed, but perhaps not durably: it must not come in unacknowledged

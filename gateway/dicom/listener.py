@@ -151,14 +151,7 @@ class Listener:
     def __init__(self, settings: ListenerSettings, listening: socket.socket, seats: Seats | None = None) -> None:
         self._settings = settings
         self._peers = Peers(settings.spool)
-        try:
-            settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._spool = Spool.claim(settings.spool)
-        except OSError as error:
-            raise Misconfigured(
-                f"The spool {settings.spool} cannot be made or written: {error.strerror}. Set COUNTERSIGN_SPOOL to a "
-                "folder on a local disk."
-            ) from None
+        self._spool = claim(settings)
         self.intake = Intake(self._spool, settings.min_free_bytes)
         terms = Terms(_contexts(), MAX_PDU_BYTES, settings.open_timeout_s, settings.idle_timeout_s)
         self._server = Server(listening, terms, self, seats or Seats(1, settings.max_associations))
@@ -253,6 +246,24 @@ class Listener:
         # Our own question whether the door answers: a C-ECHO from this machine, which can do nothing else.
         local = _is_loopback(address) or address == association.own_address
         return local and bool(asked.abstract_syntaxes) and set(asked.abstract_syntaxes) == {Verification}
+
+
+def claim(settings: ListenerSettings) -> Spool:
+    """A spool for one process.
+
+    Raises
+    ------
+    Misconfigured
+        The folder cannot be used.
+    """
+    try:
+        settings.spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return Spool.claim(settings.spool)
+    except OSError as error:
+        raise Misconfigured(
+            f"The spool {settings.spool} cannot be made or written: {error.strerror}. Set COUNTERSIGN_SPOOL to a "
+            "folder on a local disk."
+        ) from None
 
 
 def listen_at(settings: ListenerSettings) -> socket.socket:

@@ -17,7 +17,7 @@ from types import FrameType
 
 import structlog
 
-from gateway.dicom.listener import Listener, listen_at
+from gateway.dicom.listener import Listener, claim, listen_at
 from gateway.dicom.seats import Seats
 from record import log
 from record.settings import ListenerSettings
@@ -41,6 +41,7 @@ def main(settings: ListenerSettings) -> int:
     count = settings.receivers or min(MOST_BY_ITSELF, os.cpu_count() or 1)
     seats = Seats(count, settings.max_associations)
     listening = listen_at(settings)
+    claim(settings).release()  # what no process could use is told once, and not by each that would be started
     if count == 1:
         return _receive(settings, listening, seats.of(0))
     return _Receivers(settings, listening, seats, count).run()
@@ -118,7 +119,7 @@ class _Receivers:
 def _end_with(parent: int) -> None:
     """Have the kernel end this process when its parent dies, however it dies (Linux)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
 
