@@ -131,7 +131,7 @@ class Indexer:
                 _logger.exception("instance_failed", instance_id=path.stem)
                 self._aside[path] = time.monotonic() + self._aside_s
                 continue
-            self._store.put(Kind.INSTANCE, arrivals[path].instance_id.hex, path)
+        self._store.put_files(Kind.INSTANCE, {one.instance_id.hex: path for path, one in arrivals.items()})
         done, broken = self._admit(each, arrivals)
         for path in done:
             path.unlink(missing_ok=True)

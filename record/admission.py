@@ -153,10 +153,11 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
     _identify(session, study, [a.header for a in fresh])
     sides = _sides(session, study, [a.header.sop_instance_uid for a in fresh])
     rejected = rejected_uids(session, study.id) if fresh else set()
+    series = _series(session, study, fresh)
     duplicates = conflicts = new = 0
     images_changed = False
     for arrival in fresh:
-        row = _row(session, study, arrival)
+        row = _row(study, arrival, series[arrival.header.series_instance_uid])
         known_sides = sides[arrival.header.sop_instance_uid]
         same = next((side for side in known_sides if _same_bytes(side, arrival)), None)
         if not known_sides:
@@ -180,11 +181,12 @@ def _admit_to(session: Session, study: Study, batch: Sequence[Arrival]) -> Admit
             known_sides[0].prior = False
             images_changed |= counts(known_sides[0])
         session.add(row)
-        session.flush()
         if stands(row):
+            session.flush()  # what it names may have come with it
             images_changed |= reject(session, row)
             rejected.update(arrival.header.referenced_sop_instance_uids)
     if fresh:
+        session.flush()
         _note_arrival(session, study, fresh, images_changed=images_changed, conflicts=conflicts)
     return Admitted(new, len(known), duplicates, conflicts)
 
@@ -276,12 +278,12 @@ def _identify(session: Session, study: Study, headers: Sequence[InstanceHeader])
         study.issuer_of_patient_id = next(filter(None, same), "")
 
 
-def _row(session: Session, study: Study, arrival: Arrival) -> Instance:
+def _row(study: Study, arrival: Arrival, series_id: uuid.UUID) -> Instance:
     header = arrival.header
     return Instance(
         id=arrival.instance_id,
         study_id=study.id,
-        series_id=_series(session, study, header),
+        series_id=series_id,
         sop_instance_uid=header.sop_instance_uid,
         sop_class_uid=header.sop_class_uid,
         transfer_syntax_uid=header.transfer_syntax_uid,
@@ -298,22 +300,33 @@ def _row(session: Session, study: Study, arrival: Arrival) -> Instance:
     )
 
 
-def _series(session: Session, study: Study, header: InstanceHeader) -> uuid.UUID:
-    where = (Series.study_id == study.id) & (Series.series_instance_uid == header.series_instance_uid)
-    found = session.scalar(select(Series.id).where(where))
-    if found:
-        return found
-    series = Series(
-        study_id=study.id,
-        series_instance_uid=header.series_instance_uid,
-        modality=header.modality,
-        series_number=header.series_number,
-        series_description=header.series_description,
-        body_part_examined=header.body_part_examined,
+def _series(session: Session, study: Study, fresh: Sequence[Arrival]) -> dict[str, uuid.UUID]:
+    """The series of what comes, by their UIDs; the first instance of a new one speaks for it."""
+    wanted = {a.header.series_instance_uid: a.header for a in reversed(fresh)}
+    if not wanted:
+        return {}
+    rows = session.execute(
+        select(Series.series_instance_uid, Series.id).where(
+            Series.study_id == study.id, Series.series_instance_uid.in_(list(wanted))
+        )
     )
-    session.add(series)
+    known = {row[0]: row[1] for row in rows}
+    for uid, header in wanted.items():
+        if uid not in known:
+            known[uid] = new_id()
+            session.add(
+                Series(
+                    id=known[uid],
+                    study_id=study.id,
+                    series_instance_uid=uid,
+                    modality=header.modality,
+                    series_number=header.series_number,
+                    series_description=header.series_description,
+                    body_part_examined=header.body_part_examined,
+                )
+            )
     session.flush()
-    return series.id
+    return known
 
 
 def contradicts(study: Study, header: InstanceHeader) -> bool:
