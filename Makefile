@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := .cache/boot/bin/uv
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt lock docs bench
+.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest
 
 help: ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -38,6 +38,9 @@ lock: setup ## refresh requirements/*.lock from requirements/*.in
 
 docs: setup ## write the tables of docs/ that are made from the code
 	@$(BIN)/python scripts/tables.py
+
+bench-ingest: setup ## how fast images are taken, beside other receivers (about 4 minutes; ARGS="--scenarios ct:1,mr:8 --rounds 3")
+	@$(BIN)/python benchmarks/ingest.py $(ARGS)
 
 bench: setup ## what the line costs, with few and with 100,000 studies on record (about 6 minutes; ARGS="--studies 20 --records 5000")
 	@$(BIN)/python benchmarks/line.py $(ARGS)
