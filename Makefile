@@ -8,7 +8,7 @@ ARGS ?=
 .PHONY: help setup demo up test lint fmt lock docs bench bench-ingest
 
 help: ## this list
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's|^([a-z-]+):.*## (.*)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## install what is needed into .venv (nothing to do: 0.1 s)
 	@$(PY) scripts/bootstrap.py

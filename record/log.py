@@ -42,10 +42,8 @@ def _permit(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMappi
 
 
 def _name(part: str) -> Callable[[object, str, MutableMapping[str, Any]], MutableMapping[str, Any]]:
-    pid = os.getpid()
-
     def name(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {"part": part, "pid": pid, **event}
+        return {"part": part, "pid": os.getpid(), **event}  # asked anew: a listener forks
 
     return name
 
