@@ -32,6 +32,8 @@ from record.ids import new_id
 __all__ = ["Incoming", "Intake", "Receipt", "SopIdentity", "Source"]
 
 _HEAD_BYTES = 1 << 16  # what is remembered of the data set: the UIDs of nearly every instance stand there
+_MOST_VECTORS = 512
+"""Of one write; the system takes 1,024 (IOV_MAX), and a sender's fragments may be tiny."""
 _LOOK_AT_SPACE_EVERY_BYTES = 16 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ENOMEM})
 
@@ -211,12 +213,14 @@ class Incoming:
     def _put(self, chunks: list[memoryview]) -> None:
         if self._descriptor is None:
             raise OSError(errno.EIO, "closed")
-        while chunks:
-            written = os.writev(self._descriptor, chunks)
-            while chunks and written >= chunks[0].nbytes:
-                written -= chunks.pop(0).nbytes
-            if chunks and written:
-                chunks[0] = chunks[0][written:]
+        at = 0
+        while at < len(chunks):
+            written = os.writev(self._descriptor, chunks[at : at + _MOST_VECTORS])
+            while at < len(chunks) and written >= chunks[at].nbytes:
+                written -= chunks[at].nbytes
+                at += 1
+            if written:
+                chunks[at] = chunks[at][written:]
 
 
 def _as_full(error: OSError) -> Exception:

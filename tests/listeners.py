@@ -80,7 +80,7 @@ def associate(listener, *, calling="SENDER", called=AET, contexts=((CT, EXPLICIT
     return ae.associate("127.0.0.1", listener.port, ae_title=called)
 
 
-def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", part=1.0):
+def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", part=1.0, pdu_bytes=4096):
     """A C-STORE of these bytes under any UID, past the client library's own checks; the status, if one comes."""
     request = C_STORE()
     request.MessageID, request.Priority = 1, 2
@@ -91,7 +91,7 @@ def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", 
     message.command_set["AffectedSOPClassUID"]._value = sop_class_uid
     message.command_set["AffectedSOPInstanceUID"]._value = sop_instance_uid
     association._reactor_checkpoint.clear()
-    fragments = list(message.encode_msg(1, 4096))
+    fragments = list(message.encode_msg(1, pdu_bytes))
     for fragment in fragments[: max(1, int(len(fragments) * part))]:
         association.dul.send_pdu(fragment)
     if part < 1:

@@ -146,14 +146,14 @@ class Association:
             self._connection.shutdown(socket.SHUT_RD)
 
     def _negotiate(self) -> bool:
-        request = self._request_read()
+        version, request = self._request_read()
         asked = Asked(
             request.calling_ae_title.strip(),
             request.called_ae_title.strip(),
             [str(context.abstract_syntax) for context in request.presentation_context_definition_list],
         )
         self.asked = asked
-        rejection = None
+        rejection = None if version & 1 else OTHER_PROTOCOL
         if str(request.application_context_name) != APPLICATION_CONTEXT:
             rejection = NO_APPLICATION_CONTEXT
         if rejection := rejection or self._doors.decide(self, asked):
@@ -172,8 +172,8 @@ class Association:
         self._send(self._acceptance(request, results))
         return True
 
-    def _request_read(self) -> A_ASSOCIATE:
-        """The A-ASSOCIATE-RQ, within its time and length."""
+    def _request_read(self) -> tuple[int, A_ASSOCIATE]:
+        """The protocol versions, a bit each, and the A-ASSOCIATE-RQ, within its time and length."""
         inbox = Inbox(self._connection, wire.MAX_REQUEST_BYTES, self._terms.open_timeout_s)
         while True:
             for kind, field in inbox.whole():
@@ -182,7 +182,7 @@ class Association:
                 try:
                     pdu = A_ASSOCIATE_RQ()
                     pdu.decode(bytes(6) + bytes(field))
-                    return pdu.to_primitive()
+                    return int.from_bytes(field[:2], "big"), pdu.to_primitive()
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
                     raise Broken("the request cannot be read", 6) from None
             inbox.fill()

@@ -95,6 +95,17 @@ def test_a_large_instance_costs_no_memory(listener, tmp_path):
     assert peak_bytes(listener.process.pid) - before < 40_000_000
 
 
+def test_fragments_of_any_size_are_put_together(listener):
+    for pdu_bytes in (20, 100, 65536):
+        association = associate(listener)
+        status = store_raw(
+            association, encoded(ds := instance(side=90)), sop_instance_uid=ds.SOPInstanceUID, pdu_bytes=pdu_bytes
+        )
+        association.release()
+        assert status == 0, pdu_bytes
+        assert hashlib.sha256(encoded(ds)).hexdigest() in {arrival_of(path).sha256 for path in listener.files()}
+
+
 def test_lossless_and_plain_are_chosen_before_lossy(listener):
     lossy, plain = "1.2.840.10008.1.2.4.50", EXPLICIT
     association = associate(listener, contexts=((CT, [lossy, plain]), (CT, [lossy]), (CT, ["1.2.840.10008.1.2.1.99"])))
