@@ -9,13 +9,26 @@ import sys
 
 import click
 
-from gateway.commands import accounts, checks, completion, data, example, health, line, sites, status, studies, transfer
+from gateway.commands import (
+    accounts,
+    checks,
+    completion,
+    data,
+    example,
+    health,
+    line,
+    quarantine,
+    sites,
+    status,
+    studies,
+    transfer,
+)
 from record.errors import CountersignError
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Run it", (line.up, line.demo, line.migrate, line.gateway, line.worker)),
     ("Let people, machines and senders in", (sites.sites, accounts.users, accounts.tokens, sites.peers)),
-    ("Bring images in, look after studies", (transfer.echo, transfer.send, studies.studies)),
+    ("Bring images in, look after studies", (transfer.echo, transfer.send, studies.studies, quarantine.quarantine)),
     ("Look after it", (status.status, health.health, checks.verify, completion.completion)),
     ("Keep its data", (data.backup, data.restore, data.upgrade)),
 )
