@@ -92,6 +92,7 @@ def add_peer(
     address: str,
     lane: Lane = Lane.ROUTINE,
     stable_after_s: float | None = None,
+    max_wait_s: float | None = None,
     by: Principal = SYSTEM,
 ) -> Peer:
     """Let a sender in: an AE title (VR AE, PS3.5 6.2) bound to one address.
@@ -102,15 +103,20 @@ def add_peer(
         How urgent its studies are.
     stable_after_s
         The quiet time after which its studies are complete, where the house's own does not fit.
+    max_wait_s
+        The longest that its studies stay open while images keep coming, likewise.
 
     Raises
     ------
     InvalidRequest
-        It is no AE title, or no IP address.
+        It is no AE title, or no IP address; or its studies would be closed before they can be stable.
     Conflict
         The sender is known already.
     """
     title, plain = _sender(ae_title, address)
+    if max_wait_s is not None and max_wait_s < (stable_after_s or 0.0):
+        message = "The longest wait is shorter than the quiet time."
+        raise InvalidRequest(message)
     found = find_site(session, site)
     one_at_a_time(session)
     if of := session.scalar(
@@ -118,7 +124,14 @@ def add_peer(
     ):
         message = f"This sender is known already: it sends for site {of}."
         raise Conflict(message)
-    peer = Peer(site_id=found.id, ae_title=title, address=plain, lane=lane, stable_after_s=stable_after_s)
+    peer = Peer(
+        site_id=found.id,
+        ae_title=title,
+        address=plain,
+        lane=lane,
+        stable_after_s=stable_after_s,
+        max_wait_s=max_wait_s,
+    )
     session.add(peer)
     session.flush()
     audit.write(session, "peer_added", by, site_id=found.id, peer_id=peer.id, lane=lane)

@@ -89,8 +89,14 @@ def peers() -> None:
     "--stable-after", "stable_after_s", type=click.FloatRange(min=0), metavar="SECONDS",
     help="Quiet time after which its studies are complete, where the run's own does not fit.",
 )  # fmt: skip
+@click.option(
+    "--max-wait", "max_wait_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="The longest that its studies stay open while images keep coming, where the run's own does not fit.",
+)  # fmt: skip
 @site
-def add_peer(ae_title: str, address: str, lane: str, stable_after_s: float | None, site: str | None) -> None:
+def add_peer(
+    ae_title: str, address: str, lane: str, stable_after_s: float | None, max_wait_s: float | None, site: str | None
+) -> None:
     """Let a sender in, by its AE title and IP address; the listener knows it within seconds."""
     from record import sites as records
 
@@ -102,6 +108,7 @@ def add_peer(ae_title: str, address: str, lane: str, stable_after_s: float | Non
             address=address,
             lane=Lane(lane),
             stable_after_s=stable_after_s,
+            max_wait_s=max_wait_s,
             by=by_command(),
         )
     click.echo(f"{peer.ae_title} may send from {peer.address}", err=True)
@@ -126,6 +133,7 @@ def list_peers(site: str | None, *, json: bool) -> None:
                     "site": of,
                     "lane": peer.lane,
                     "stable_after_s": peer.stable_after_s,
+                    "max_wait_s": peer.max_wait_s,
                     "created_at": peer.created_at,
                 }
                 for peer, of in found
@@ -133,8 +141,8 @@ def list_peers(site: str | None, *, json: bool) -> None:
         )
         return
     print_table(
-        ("AE TITLE", "ADDRESS", "SITE", "LANE", "STABLE AFTER", "SINCE"),
-        [(p.ae_title, p.address, of, p.lane, p.stable_after_s, p.created_at) for p, of in found],
+        ("AE TITLE", "ADDRESS", "SITE", "LANE", "STABLE AFTER", "MAX WAIT", "SINCE"),
+        [(p.ae_title, p.address, of, p.lane, p.stable_after_s, p.max_wait_s, p.created_at) for p, of in found],
     )
 
 

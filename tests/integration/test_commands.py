@@ -260,12 +260,15 @@ def test_a_peer_that_is_removed_leaves_the_listeners_snapshot(desk: Desk, tmp_pa
         return [(p.ae_title, p.address, p.site) for p in read_peers(spool)]
 
     code, _, err = countersign(
-        "peers", "add", "PACS", "10.0.0.9", "--lane", "stat", "--stable-after", "5", "--site", "main"
+        *("peers", "add", "PACS", "10.0.0.9", "--lane", "stat", "--stable-after", "5", "--max-wait", "600"),
+        *("--site", "main"),
     )
     assert code == 0, err
+    code, _, err = countersign("peers", "add", "OTHER", "10.0.0.9", "--stable-after", "5", "--max-wait", "4")
+    assert (code, "longest wait is shorter" in err) == (1, True)
     assert snapshot() == [("PACS", "10.0.0.9", "main")]
     (line,) = listed("peers", "list")
-    assert (line["lane"], line["stable_after_s"]) == ("stat", 5.0)
+    assert (line["lane"], line["stable_after_s"], line["max_wait_s"]) == ("stat", 5.0, 600.0)
     assert countersign("peers", "remove", "PACS", "10.0.0.9")[0] == 0
     assert snapshot() == []
     code, _, err = countersign("peers", "remove", "PACS", "10.0.0.9")
