@@ -15,7 +15,7 @@ from pynetdicom import AE
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from gateway.dicom.send import echo, send
+from gateway.dicom.send import answer_of, echo, send
 from gateway.launcher.processes import free_port, wait_until
 from tests.instances import CT, EXPLICIT
 
@@ -77,7 +77,10 @@ def associate(listener, *, calling="SENDER", called=AET, contexts=((CT, EXPLICIT
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
     for class_uid, syntax in contexts:
         ae.add_requested_context(class_uid, syntax)
-    return ae.associate("127.0.0.1", listener.port, ae_title=called)
+    association = ae.associate("127.0.0.1", listener.port, ae_title=called)
+    if not association.is_established and (answer := answer_of(association)) is not None and answer.result:
+        association.is_rejected = True  # whether or not pynetdicom's own thread was quick enough to read it
+    return association
 
 
 def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", part=1.0, pdu_bytes=4096):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import queue
 import socket
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from gateway.dicom.outgoing import Found, Outcome, Outgoing, Told, describe, find
@@ -32,6 +34,7 @@ MAX_CONTEXTS = 127
 """Odd identifiers from 1 to 255 (PS3.8, 9.3.2.2), less one for Verification, which nearly every receiver accepts."""
 LOOK_AHEAD = 128
 _MAX_PDU_BYTES = 1 << 17
+_LAST_WORD_S = 2.0
 _MAX_WAITING = 16
 """PDUs of one file in memory."""
 _LOW_PRIORITY = 2
@@ -344,19 +347,34 @@ def _associate(to: Destination, kinds: Sequence[_Kind]) -> Association | _Refusa
         return _Refusal(f"the name {to.host} leads nowhere", permanent=True)
     if association.is_established or association.rejected_contexts:
         return association
-    if association.is_rejected:
-        return _rejection(association, to)
+    if (answer := answer_of(association)) is not None and answer.result:
+        return _rejection(answer, to)
     if not connected:
         return _Refusal(f"nothing answers at {to.host} port {to.port}")
     return _Refusal(f"what answers at {to.host} port {to.port} opens no DICOM association")
 
 
-def _rejection(association: Association, to: Destination) -> _Refusal:
-    answer = association.acceptor.primitive
-    reason = (answer.result_source or 0, answer.diagnostic or 0) if answer else (0, 0)
+def answer_of(association: Association) -> A_ASSOCIATE | None:
+    """What came back for a request that opened no association: None if nothing did.
+
+    pynetdicom takes a rejection that is read, and its connection closed, before its own thread wakes for a failure to
+    connect; the answer then lies unread in its queue.
+    """
+    if association.is_alive():
+        association.join(_LAST_WORD_S)
+    with contextlib.suppress(queue.Empty):
+        while association.acceptor.primitive is None:
+            unread = association.dul.to_user_queue.get_nowait()
+            if isinstance(unread, A_ASSOCIATE):
+                return unread
+    return association.acceptor.primitive
+
+
+def _rejection(answer: A_ASSOCIATE, to: Destination) -> _Refusal:
+    reason = (answer.result_source or 0, answer.diagnostic or 0)
     told = _REJECTIONS.get(reason, "it gives no reason").format(calling=to.calling_ae_title, called=to.ae_title)
-    permanent = answer is not None and answer.result == _PERMANENT
-    return _Refusal(f"{to.host} port {to.port} rejects the association: {told}", permanent=permanent)
+    told = f"{to.host} port {to.port} rejects the association: {told}"
+    return _Refusal(told, permanent=answer.result == _PERMANENT)
 
 
 def _accepted(association: Association) -> dict[_Kind, int]:
