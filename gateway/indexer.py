@@ -11,13 +11,11 @@ otherwise steps aside for a while. Neither holds up the others.
 
 from __future__ import annotations
 
-import mmap
 import signal
 import threading
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -206,7 +204,7 @@ def arrival_of(path: Path) -> Arrival:
     InvalidInstance
         It is not whole, not ours, or its data set lacks an identity; `reason_code` says which.
     """
-    with _mapped(path) as view:
+    with spool.mapped(path) as view:
         told = spool.read(path, view)
         digest, crc = sha256(), zlib.crc32(bytes(view[132 : told.data_set_at]))
         for start in range(told.data_set_at, len(view), _BLOCK):
@@ -277,14 +275,3 @@ def _tell(error: Exception, failures: int) -> None:
             _logger.error("store_full", hint="Free space; what waits in the spool then goes on by itself.")
     else:
         _logger.error("indexing_failed", failures=failures, exc_info=error)
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as stream:
-        try:
-            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise InvalidInstance("An empty file in the spool.", reason_code="damaged") from None
-        with pages, memoryview(pages) as view:
-            yield view

@@ -7,9 +7,9 @@ A file that is taken after all goes through the intake like any other, under the
 from __future__ import annotations
 
 import contextlib
-import mmap
 import re
 import uuid
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from gateway.headers import Identity, read_identity
 from gateway.intake import Intake, Receipt
-from gateway.spool import SopIdentity, Spool, Spooled, find, read
+from gateway.spool import META_AT, Spool, Spooled, find, mapped, read
 from record.errors import InvalidInstance, NotFound
 
 REASONS = {
@@ -90,7 +90,7 @@ def identity_of(one: Kept) -> Identity | None:
     """What the data set itself says that it is; None where that cannot be read."""
     if one.spooled is None:
         return None
-    with contextlib.suppress(InvalidInstance), _mapped(one.path) as view:
+    with contextlib.suppress(InvalidInstance), mapped(one.path) as view:
         return read_identity(view, one.spooled.sop.transfer_syntax_uid, one.spooled.data_set_at)
     return None
 
@@ -101,7 +101,7 @@ def release(root: Path, one: Kept) -> Receipt:
     Raises
     ------
     InvalidInstance
-        It cannot be taken: its data set cannot be read, or lacks an identifier.
+        It cannot be taken: its bytes are not those that were received, its data set cannot be read, or lacks an identifier.
     StoreFull
         There is no room.
     """
@@ -110,10 +110,13 @@ def release(root: Path, one: Kept) -> Receipt:
         raise InvalidInstance(
             "Its data set says of no class and instance: it can only be sent again.", reason_code=one.reason
         )
+    with mapped(one.path) as view:
+        if zlib.crc32(view[META_AT:]) != one.spooled.crc:  # taken anew it would pass for whole
+            raise InvalidInstance("It has other bytes than were received: have it sent again.", reason_code="damaged")
     sop = replace(one.spooled.sop, sop_class_uid=identity.sop_class_uid, sop_instance_uid=identity.sop_instance_uid)
     spool = Spool.claim(root)
     try:
-        with _mapped(one.path) as view, Intake(spool).begin(one.spooled.source, sop) as incoming:
+        with mapped(one.path) as view, Intake(spool).begin(one.spooled.source, sop) as incoming:
             with view[one.spooled.data_set_at :] as data_set:
                 incoming.write(data_set)
             receipt = incoming.commit()
@@ -130,20 +133,6 @@ def _listed(spool: Spool) -> list[Path]:
 
 
 def _spooled(path: Path, key: str) -> Spooled | None:
-    with contextlib.suppress(InvalidInstance, OSError), _mapped(path) as view:
+    with contextlib.suppress(InvalidInstance, OSError), mapped(path) as view:
         return read(path.with_name(f"{key}.dcm"), view)
     return None
-
-
-@contextlib.contextmanager
-def _mapped(path: Path) -> Iterator[memoryview]:
-    with path.open("rb") as stream:
-        try:
-            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError:
-            raise InvalidInstance("An empty file.", reason_code="damaged") from None
-        with pages, memoryview(pages) as view:
-            yield view
-
-
-__all__ = ["REASONS", "Kept", "SopIdentity", "find_kept", "identity_of", "kept", "release"]

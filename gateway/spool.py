@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import mmap
 import os
 import re
 import struct
@@ -46,7 +47,7 @@ _PREAMBLE = struct.Struct(
     "<8sQIQ"
 )  # mark, length of the data set, CRC-32 of meta and data set, microseconds since 1970
 _CHECKED = 124  # of the preamble's 128 bytes; the last four are the CRC-32 of these
-_META_AT = 132
+META_AT = 132
 _GROUP_LENGTH_BYTES = 12
 _EXPLICIT = "1.2.840.10008.1.2.1"
 _NAME = re.compile(r"([0-9a-f]{32})\.dcm")
@@ -221,17 +222,17 @@ def read(path: Path, buffer: Buffer) -> Spooled:
         The file is not whole, or none of ours. Such a file was never acknowledged, unless the disk lost bytes.
     """
     named = _NAME.fullmatch(path.name)
-    if not named or len(buffer) < _META_AT + _GROUP_LENGTH_BYTES or bytes(buffer[128:_META_AT]) != b"DICM":
+    if not named or len(buffer) < META_AT + _GROUP_LENGTH_BYTES or bytes(buffer[128:META_AT]) != b"DICM":
         raise InvalidInstance("Not a spooled file.", reason_code="not_spooled")
     told = bytes(buffer[:_CHECKED])
     mark, length, crc, microseconds = _PREAMBLE.unpack_from(told)
     if mark != _MARK or zlib.crc32(told) != struct.unpack_from("<I", buffer, _CHECKED)[0]:
         raise InvalidInstance("A spooled file without its mark.", reason_code="not_spooled")
-    data_set_at = _META_AT + _GROUP_LENGTH_BYTES + struct.unpack_from("<I", buffer, _META_AT + 8)[0]
+    data_set_at = META_AT + _GROUP_LENGTH_BYTES + struct.unpack_from("<I", buffer, META_AT + 8)[0]
     if data_set_at + length != len(buffer):
         raise InvalidInstance("A spooled file of another length than it tells.", reason_code="damaged")
     try:
-        source, sop = _read_meta(bytes(buffer[_META_AT:data_set_at]))
+        source, sop = _read_meta(bytes(buffer[META_AT:data_set_at]))
     except (ValueError, LookupError, TypeError, struct.error):
         raise InvalidInstance("A spooled file whose meta information was changed.", reason_code="damaged") from None
     return Spooled(
@@ -243,6 +244,24 @@ def read(path: Path, buffer: Buffer) -> Spooled:
         data_set_bytes=length,
         crc=crc,
     )
+
+
+@contextlib.contextmanager
+def mapped(path: Path) -> Iterator[memoryview]:
+    """A spooled file's bytes, as they lie on the disk.
+
+    Raises
+    ------
+    InvalidInstance
+        The file is empty.
+    """
+    with path.open("rb") as stream:
+        try:
+            pages = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:
+            raise InvalidInstance("An empty file in the spool.", reason_code="damaged") from None
+        with pages, memoryview(pages) as view:
+            yield view
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,15 +94,15 @@ def show(file_id: str, data_dir: Path | None, *, json: bool) -> None:
 def release(file_ids: tuple[str, ...], data_dir: Path | None) -> None:
     """Take files after all, each under the identity that its own data set names; an indexer makes rows of them.
 
-    One that cannot be read as far as its identifiers can only be sent again.
+    One whose bytes changed, or that cannot be read as far as its identifiers, can only be sent again.
     """
     from gateway import quarantine as files
 
-    failed = 0
+    root, failed = spools(data_dir), 0
     for file_id in file_ids:
         try:
-            one = files.find_kept(spools(data_dir), file_id)
-            receipt = files.release(spools(data_dir), one)
+            one = files.find_kept(root, file_id)
+            receipt = files.release(root, one)
         except CountersignError as error:
             say(f"{printable(file_id)}: {error.message}")
             failed += 1

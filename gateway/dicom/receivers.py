@@ -6,7 +6,6 @@ has a spool of its own, so that nothing is shared but the socket and the number 
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -19,12 +18,12 @@ import structlog
 
 from gateway.dicom.listener import Listener, claim, listen_at
 from gateway.dicom.seats import Seats
+from gateway.launcher.processes import die_with_parent
 from record import log
 from record.settings import ListenerSettings
 
 MOST_BY_ITSELF = 4
 """Receiving processes that are started where nobody says how many, and there are as many processors."""
-_PR_SET_PDEATHSIG = 1
 _SUCCESSOR_AFTER_S = 0.5
 _logger = structlog.get_logger()
 
@@ -92,14 +91,15 @@ class _Receivers:
         return 0
 
     def _start(self, place: int) -> None:
-        parent = os.getpid()
+        arrange = die_with_parent(signal.SIGKILL)
         pid = os.fork()
         if pid:
             self._places[pid] = place
             return
         status = 1
         try:
-            _end_with(parent)
+            if arrange is not None:
+                arrange()
             status = _receive(self._settings, self._listening, self._seats.of(place))
         except BaseException:
             _logger.exception("receiver_failed")
@@ -114,14 +114,6 @@ class _Receivers:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel end this process when its parent dies, however it dies (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _log_thread_failure(failure: threading.ExceptHookArgs) -> None:

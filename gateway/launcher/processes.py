@@ -84,12 +84,13 @@ def spawn(
         cwd=cwd,
         env=dict(env),
         start_new_session=True,
-        preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509  two system calls, nothing that takes a lock
+        preexec_fn=die_with_parent(death_signal),  # noqa: PLW1509  two system calls, nothing that takes a lock
         **identity,
     )
 
 
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """What a child calls so that the kernel ends it when this process dies, however it dies; None where none can (not Linux)."""
     if _libc is None:
         return None
     prctl, parent, number = _libc.prctl, os.getpid(), int(death_signal)

@@ -88,6 +88,18 @@ def test_a_mismatch_is_taken_after_all_under_its_own_identity(root: Path) -> Non
     )
 
 
+def test_bytes_that_changed_are_never_taken_for_whole(root: Path) -> None:
+    refuse(root, encoded(canary()), uid())
+    (path,) = [path for spool in find(root) for path in spool.quarantine.iterdir()]
+    changed = bytearray(path.read_bytes())
+    changed[-1] ^= 1
+    path.write_bytes(changed)
+    code, told = command("release", listed()[0]["instance_id"])
+    assert (code, "other bytes than were received" in told) == (1, True)
+    assert len(listed()) == 1
+    assert [path for spool in find(root) for path in spool.waiting()] == []
+
+
 def test_what_cannot_be_filed_stays_and_is_told_so(root: Path) -> None:
     refuse(root, encoded(canary(StudyInstanceUID=None)), uid())
     refuse(root, b"\x00\x01 no data set" * 50, uid())
