@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote_plus, urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, Response, expect
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Locator, Page, Request, Response, expect
 
 from gateway.web import auth
 from record import sessions
@@ -102,10 +103,29 @@ class Window:
 
     def kept_by_the_browser(self) -> list[str]:
         """Every address and title in the window's history."""
-        session = self.context.new_cdp_session(self.page)
-        entries = session.send("Page.getNavigationHistory")["entries"]
-        session.detach()
+        entries = self._history()
         return [text for entry in entries for text in (unquote_plus(entry["url"]), entry["title"])]
+
+    def go_back(self) -> None:
+        """As the browser's own button does."""
+        self._history()
+        self.page.go_back()
+
+    def _history(self) -> list[dict[str, str]]:
+        """The window's history. Signing out empties the browser's caches, and for a moment the page is none of its window's."""
+        until = time.monotonic() + PATIENCE_MS / 1000
+        while True:
+            session = self.context.new_cdp_session(self.page)
+            try:
+                entries: list[dict[str, str]] = session.send("Page.getNavigationHistory")["entries"]
+            except Error as error:
+                if "Not attached to an active page" not in error.message or time.monotonic() > until:
+                    raise
+                self.page.wait_for_timeout(50)
+            else:
+                return entries
+            finally:
+                session.detach()
 
     def overflow(self) -> float:
         """By how many pixels the page is wider than the window."""

@@ -34,8 +34,7 @@ def test_who_gives_the_wrong_password_is_told_and_then_gets_in_and_out(ward: War
     assert window.path == "/"
     window.press(words.SIGN_OUT)
     assert window.path == "/sign-in"
-    window.page.wait_for_load_state("networkidle")  # signing out empties the browser's caches, which takes a moment
-    window.page.go_back()
+    window.go_back()
     expect(window.page.get_by_label(words.LOGIN, exact=True)).to_be_visible()
 
 
