@@ -11,12 +11,14 @@ import click
 
 from gateway.commands import (
     accounts,
+    associations,
     checks,
     completion,
     data,
     example,
     health,
     line,
+    peers,
     quarantine,
     sites,
     status,
@@ -27,8 +29,11 @@ from record.errors import CountersignError
 
 SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Run it", (line.up, line.demo, line.migrate, line.gateway, line.worker)),
-    ("Let people, machines and senders in", (sites.sites, accounts.users, accounts.tokens, sites.peers)),
-    ("Bring images in, look after studies", (transfer.echo, transfer.send, studies.studies, quarantine.quarantine)),
+    ("Let people, machines and senders in", (sites.sites, accounts.users, accounts.tokens, peers.peers)),
+    (
+        "Bring images in, look after studies",
+        (transfer.echo, transfer.send, studies.studies, associations.associations, quarantine.quarantine),
+    ),
     ("Look after it", (status.status, health.health, checks.verify, completion.completion)),
     ("Keep its data", (data.backup, data.restore, data.upgrade)),
 )

@@ -11,6 +11,7 @@ otherwise steps aside for a while. Neither holds up the others.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -21,15 +22,17 @@ from hashlib import sha256
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from gateway import heartbeat, spool
+from gateway import heartbeat, logbook, spool
+from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.headers import read_header
-from gateway.spool import KnownPeer, Spool
-from record import log
+from gateway.spool import Spool
+from record import associations, log
 from record.admission import Arrival, admit
 from record.db import connect, is_away, transaction
 from record.errors import CountersignError, InvalidInstance, StoreFull
@@ -62,6 +65,7 @@ class Indexer:
     def __init__(self, engine: Engine, store: Store, root: Path, batch: int = 64, aside_s: float = ASIDE_S) -> None:
         self._engine, self._store, self._root, self._batch, self._aside_s = engine, store, root, batch, aside_s
         self._held: dict[Path, Spool] = {}
+        self._logbooks: dict[Path, logbook.Reader] = {}
         self._aside: dict[Path, float] = {}
         self._unsure = True  # whether a file in the spool may have a row already: at start, and after any failure
         self._peers_due = 0.0
@@ -81,6 +85,7 @@ class Indexer:
         self._write_peers()
         instances = quarantined = 0
         for each in self._spools():
+            self._pass_on(each)
             now = time.monotonic()
             self._aside = {path: until for path, until in self._aside.items() if until > now}
             batch = [path for path in each.waiting() if path not in self._aside][: self._batch]
@@ -183,16 +188,41 @@ class Indexer:
             "instance_quarantined", instance_id=path.stem, reason_code=reason, result="kept" if kept else "lost"
         )
 
+    def _pass_on(self, each: Spool) -> None:
+        """Make rows of what the listener wrote into its logbook."""
+        reader = self._logbooks.setdefault(each.folder, logbook.Reader(each.folder))
+        lines, seen = reader.read()
+        try:
+            if lines:
+                with transaction(self._engine) as session:
+                    associations.note(session, lines)
+        except SQLAlchemyError as error:
+            if is_away(error):
+                raise
+            _logger.exception("logbook_unreadable", spool_id=each.spool_id)  # its lines are passed over: images go on
+        reader.done(seen)
+
     def _write_peers(self) -> None:
         """Keep the listeners' snapshot of who may send."""
         if time.monotonic() < self._peers_due:
             return
         with transaction(self._engine) as session:
-            rows = session.execute(
-                select(Peer.ae_title, Peer.address, Site.name).join(Site, Peer.site_id == Site.id).order_by(Peer.id)
-            ).all()
+            rows = session.execute(select(Peer, Site.name).join(Site, Peer.site_id == Site.id).order_by(Peer.id)).all()
+            known = [
+                KnownPeer(
+                    ae_title=peer.ae_title,
+                    address=peer.address,
+                    site=of,
+                    peer_id=peer.id.hex,
+                    certificate_name=peer.certificate_name,
+                    port=peer.port,
+                    max_associations=peer.max_associations,
+                    strict=peer.strict,
+                )
+                for peer, of in rows
+            ]
         if self._root.is_dir() and not (self._root / "ready").is_dir():  # one dead listener's spool has no snapshot
-            spool.write_peers(self._root, [KnownPeer(*row) for row in rows])
+            write_peers(self._root, known)
         self._peers_due = time.monotonic() + PEERS_EVERY_S
 
 
@@ -224,7 +254,15 @@ def arrival_of(path: Path) -> Arrival:
         peer_ae_title=told.source.ae_title,
         peer_address=told.source.address,
         site_name=told.source.site_name,
+        peer_id=_id(told.source.peer_id),
+        association_id=_id(told.source.association_id),
     )
+
+
+def _id(text: str | None) -> UUID | None:
+    with contextlib.suppress(ValueError):
+        return UUID(text) if text else None
+    return None
 
 
 def main(settings: IndexerSettings) -> int:

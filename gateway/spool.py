@@ -10,7 +10,7 @@ locks: the receiver holds `receiver.lock`, the indexer `indexer.lock`; both fall
 A file is DICOM part 10 (PS3.10, section 7.1) named by our own id. Its 128-byte preamble, which the standard leaves to
 the application, holds a mark, the data set's length, a CRC over file meta and data set, and when it was received; the
 file meta holds UIDs, transfer syntax, AE titles (0002,0017) (0002,0018), and as private information (0002,0102)
-the door, the peer's address and site. So a row can be made from the file alone, today or after a disaster.
+the door, the peer, its address, site and association. So a row can be made from the file alone, today or after a disaster.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import struct
 import threading
 import uuid
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -57,13 +57,15 @@ _PRINTABLE = re.compile(r"[^ -~]")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an instance came from: by which kind of door, from whom, to whom, for which site."""
+    """Where an instance came from: by which kind of door, from whom, to whom, for which site, on which association."""
 
     kind: str
     ae_title: str = ""
     called_ae_title: str = ""
     address: str = ""
     site_name: str | None = None
+    peer_id: str | None = None
+    association_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,13 @@ def preamble(data_set_bytes: int, crc: int, received_at: datetime) -> bytes:
 
 def file_meta(sop: SopIdentity, source: Source) -> bytes:
     """The complete file meta information (PS3.10, section 7.1), from its group length on."""
-    told = {"door": source.kind, "address": source.address, "site": source.site_name}
+    told = {
+        "door": source.kind,
+        "address": source.address,
+        "site": source.site_name,
+        "peer": source.peer_id,
+        "association": source.association_id,
+    }
     elements = [
         _element(0x0001, b"OB", b"\0\x01"),
         _element(0x0002, b"UI", sop.sop_class_uid.encode("ascii")),
@@ -264,42 +272,6 @@ def mapped(path: Path) -> Iterator[memoryview]:
             yield view
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPeer:
-    """One line of the snapshot of peers."""
-
-    ae_title: str
-    address: str
-    site: str
-
-
-PEERS = "peers.json"
-"""The snapshot's name below the spools' root."""
-
-
-def write_peers(root: Path, peers: Sequence[KnownPeer]) -> None:
-    """Replace the snapshot of who may send, if it changed."""
-    told = json.dumps([asdict(peer) for peer in peers], indent=1).encode() + b"\n"
-    target = root / PEERS
-    with contextlib.suppress(FileNotFoundError):
-        if target.read_bytes() == told:
-            return
-    passing = root / f".{PEERS}.{os.getpid()}"
-    with passing.open("wb") as out:
-        out.write(told)
-        out.flush()
-        os.fsync(out.fileno())
-    passing.replace(target)
-    sync_folder(root)
-
-
-def read_peers(root: Path) -> Iterator[KnownPeer]:
-    """The snapshot of who may send; nobody as long as there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        for line in json.loads((root / PEERS).read_bytes()):
-            yield KnownPeer(str(line["ae_title"]), str(line["address"]), str(line["site"]))
-
-
 def _ae_title(text: str) -> bytes:
     return _PRINTABLE.sub("?", text)[:16].encode("ascii")
 
@@ -320,6 +292,8 @@ def _read_meta(written: bytes) -> tuple[Source, SopIdentity]:
         called_ae_title=_string(meta, 0x0018),
         address=private["address"],
         site_name=private["site"],
+        peer_id=private.get("peer"),
+        association_id=private.get("association"),
     )
     return source, SopIdentity(*(_string(meta, number) for number in (0x0002, 0x0003, 0x0010)))
 

@@ -44,6 +44,8 @@ class Arrival:
     peer_ae_title: str = ""
     peer_address: str = ""
     site_name: str | None = None
+    peer_id: uuid.UUID | None = None
+    association_id: uuid.UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +86,13 @@ class _Sites:
 
     def __init__(self, session: Session) -> None:
         self._sites = session.scalars(select(Site).order_by(Site.created_at, Site.id)).all()
-        self._peers = {(p.ae_title, p.address): p for p in session.scalars(select(Peer))}
+        peers = session.scalars(select(Peer)).all()
+        self._peers = {p.id: p for p in peers}
+        self._titled = {(p.ae_title, p.address): p for p in peers}
 
     def peer(self, arrival: Arrival) -> Peer | None:
-        return self._peers.get((arrival.peer_ae_title, arrival.peer_address))
+        known = self._peers.get(arrival.peer_id) if arrival.peer_id else None
+        return known or self._titled.get((arrival.peer_ae_title, arrival.peer_address))
 
     def of(self, arrival: Arrival) -> uuid.UUID:
         named = next((s for s in self._sites if s.name == arrival.site_name), None)
@@ -296,6 +301,7 @@ def _row(study: Study, arrival: Arrival, series_id: uuid.UUID) -> Instance:
         source=arrival.source,
         peer_ae_title=arrival.peer_ae_title,
         peer_address=arrival.peer_address,
+        association_id=arrival.association_id,
         received_at=arrival.received_at,
     )
 

@@ -18,6 +18,7 @@ Knows which facts an error carries. Does not know how a door says it: each door 
     ├── StaleRevision               somebody saved or signed in between
     ├── NewImages                   the study is not the one that was shown
     ├── Conflict                    an undecided conflict of bytes or identity, or a thing that exists already
+    ├── PeerUnavailable             somebody else's server does not answer, or refuses: passing
     ├── LeaseLost                   the row was claimed anew; what was worked out must be thrown away
     ├── EngineUnavailable           the engine is away: passing, nobody's fault
     ├── EngineRejected              the engine refuses this prompt
@@ -129,6 +130,12 @@ class Conflict(CountersignError):
     """An undecided conflict of bytes or identity, or something that exists already."""
 
     code = "conflict"
+
+
+class PeerUnavailable(CountersignError):
+    """Somebody else's server does not answer or does not do what it was asked for; the message says which and why."""
+
+    code = "peer_unavailable"
 
 
 class LeaseLost(CountersignError):

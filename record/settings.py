@@ -131,6 +131,19 @@ def valid_proxies(proxies: tuple[str, ...]) -> tuple[str, ...]:
     return proxies
 
 
+def valid_uids(uids: tuple[str, ...]) -> tuple[str, ...]:
+    """UIDs (PS3.5, 9.1).
+
+    Raises
+    ------
+    ValueError
+        One is none.
+    """
+    if not all(re.fullmatch(r"[0-9]+(\.[0-9]+)+", each) and len(each) <= 64 for each in uids):
+        raise ValueError("UIDs are numbers with points between them, such as 1.3.12.2.1107.5.9.1")
+    return uids
+
+
 def _none_if_blank(value: Any) -> Any:
     return None if value == "" else value  # compose files pass on what is not set as an empty text
 
@@ -203,8 +216,18 @@ class ListenerSettings(Program):
     """Address on which the listener takes associations; 0.0.0.0 for all of this machine."""
     dicom_port: int = 11112
     """Its port."""
+    dicom_tls_port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_none_if_blank)] = None
+    """Port for DICOM over TLS 1.2 or newer with certificates on both sides, usually 2762; none without it."""
+    dicom_tls_certificate: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with our certificate for that port, and those between it and its authority. Read anew when it changes."""
+    dicom_tls_key: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with its key, without a password."""
+    dicom_tls_ca: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with the authorities that certify peers; a peer without a certificate of theirs is not taken there."""
     ae_title: Annotated[str, AfterValidator(valid_ae_title)] = "COUNTERSIGN"
     """What senders call us: 1 to 16 printable ASCII characters."""
+    private_sop_classes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(valid_uids)] = ()
+    """SOP Class UIDs of private storage classes that are taken as well, with commas."""
     open_peers: bool = False
     """Take unknown senders. Only on a loopback address."""
     max_associations: int = 100

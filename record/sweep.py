@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import audit, leases, log, readings, sessions, studies, work
+from record import associations, audit, leases, log, readings, sessions, studies, work
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.parts import Beat
@@ -89,7 +89,7 @@ def run_once(sweep: Sweep) -> bool:
         guard.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = {idle_ms}"))
         locked = bool(guard.execute(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _LOCK}).scalar())
         if locked:
-            for step in (_close_studies, _take_back, _seal, _delete, _settle, _let_sessions_go):
+            for step in (_close_studies, _take_back, _seal, _delete, _settle, _let_old_go):
                 guard.execute(text("SELECT 1"))  # still here
                 with _apart(step.__name__.strip("_")):
                     step(sweep)
@@ -198,12 +198,13 @@ def _settle(sweep: Sweep) -> None:
         sweep.settle_at = time.monotonic() + _SETTLE_EVERY_S
 
 
-def _let_sessions_go(sweep: Sweep) -> None:
+def _let_old_go(sweep: Sweep) -> None:
     if time.monotonic() < sweep.sessions_at:
         return
     with transaction(sweep.engine) as session:
         sessions.forget_searches(session)
         sessions.delete_old_sessions(session)
+        associations.forget_old(session)
     sweep.sessions_at = time.monotonic() + _SESSIONS_EVERY_S
 
 

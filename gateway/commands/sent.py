@@ -23,8 +23,8 @@ from gateway.commands import say
 from gateway.commands.output import counted, print_json, printable
 
 if TYPE_CHECKING:
+    from gateway.dicom.calling import Destination
     from gateway.dicom.outgoing import Outgoing, Told
-    from gateway.dicom.send import Destination
 
 _WORDS = {
     "accepted": "accepted",

@@ -23,8 +23,8 @@ from gateway.commands.sent import Account, Journal, counting
 from record.settings import valid_ae_title
 
 if TYPE_CHECKING:
+    from gateway.dicom.calling import Destination
     from gateway.dicom.outgoing import Found, Told
-    from gateway.dicom.send import Destination
 
 
 _CHUNK = 1 << 16
@@ -98,7 +98,7 @@ def echo(
 
     The first thing to try when images do not arrive: it says why an association is refused. No image is sent.
     """
-    from gateway.dicom.send import unreachable
+    from gateway.dicom.calling import unreachable
 
     where = _destination(to, aet, calling_aet, data_dir, timeout_s)
     _hush()
@@ -170,8 +170,9 @@ def send(
     passed over, and so are hidden files and a DICOMDIR. The exit status is 0 when the receiver has everything, 1 when
     something was refused, lost or cannot be sent, 2 when the command was not understood.
     """
+    from gateway.dicom.calling import Destination
     from gateway.dicom.outgoing import find
-    from gateway.dicom.send import Destination, Retries, deliver
+    from gateway.dicom.send import Retries, deliver
 
     if not paths and listed is None:
         raise click.UsageError("Say what to send: files, folders, or --list FILE.")
@@ -198,7 +199,7 @@ def _destination(
     to: tuple[str, int] | None, aet: str | None, calling_aet: str, data_dir: Path | None, timeout_s: float
 ) -> Destination:
     """The named receiver; else the run in a folder, in the environment, or where `up` keeps one."""
-    from gateway.dicom.send import Destination
+    from gateway.dicom.calling import Destination
 
     if to is not None:
         return Destination(*to, aet or "COUNTERSIGN", calling_aet, timeout_s)

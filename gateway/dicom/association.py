@@ -1,17 +1,19 @@
 """One association as its acceptor serves it: asked for, negotiated, and then request after request until it ends.
 
-Knows the order of things (PS3.8, 7) and which requests a receiver takes: C-STORE, whose data set is pushed on as it comes,
-and C-ECHO. Does not know who may send, what becomes of an instance (`Doors`), or how many associations there are (`server`).
-One blocking thread serves it; pynetdicom decodes and negotiates the request, and nothing else.
+Knows the order of things (PS3.8, 7), and that a request's data set is pushed on as it comes. Does not know who may send,
+which requests are taken and what becomes of them (`Doors`), or how many associations there are (`server`). One blocking
+thread serves it; pynetdicom decodes and negotiates the request, and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
@@ -25,9 +27,12 @@ from pynetdicom.pdu_primitives import (
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 
-from gateway.dicom import wire
+from gateway.dicom import tls, wire
+from gateway.dicom.peers import KnownPeer
+from gateway.dicom.tls import Tls
 from gateway.dicom.wire import Broken, Command, Gone, Inbox
 from gateway.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from record.ids import new_id
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 SUCCESS, UNRECOGNIZED_OPERATION, CANNOT_UNDERSTAND = 0x0000, 0x0211, 0xC000
@@ -50,12 +55,29 @@ OTHER_PROTOCOL = Rejection(1, 2, 2, "protocol_version_unknown")
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """One presentation context as it is proposed, and the transfer syntax that is taken of it; None where none is."""
+
+    abstract_syntax: str
+    transfer_syntaxes: Sequence[str]
+    taken: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
-    """What an A-ASSOCIATE-RQ says; text in it is a stranger's. `abstract_syntaxes` of every context that is proposed."""
+    """What an A-ASSOCIATE-RQ says; text in it is a stranger's."""
 
     calling_ae_title: str
     called_ae_title: str
-    abstract_syntaxes: Sequence[str]
+    offers: Sequence[Offer]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a request is answered: the status, and words of ours for whoever reads the sender's log."""
+
+    status: int
+    comment: str = ""
 
 
 class Receiving(Protocol):
@@ -64,11 +86,19 @@ class Receiving(Protocol):
     def take(self, views: Sequence[memoryview]) -> None:
         """Bytes of the data set, in order; the views hold during this call alone."""
 
-    def finish(self) -> int:
-        """All of it has come: the status to answer."""
+    def finish(self) -> Answer:
+        """All of it has come."""
 
     def drop(self) -> None:
         """No more will come, and nobody waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What was agreed on for one presentation context."""
+
+    abstract_syntax: str
+    transfer_syntax_uid: str
 
 
 class Doors(Protocol):
@@ -80,8 +110,8 @@ class Doors(Protocol):
     def rejected(self, association: Association, asked: Asked, rejection: Rejection) -> None:
         """Somebody is not let in."""
 
-    def begin(self, association: Association, command: Command, transfer_syntax_uid: str) -> Receiving:
-        """A C-STORE request was read; its data set follows."""
+    def begin(self, association: Association, command: Command, accepted: Accepted) -> Receiving | None:
+        """A request was read whose data set follows; None where nobody here does that."""
 
     def ended(self, association: Association) -> None:
         """The association, or the attempt at one, is over."""
@@ -101,31 +131,50 @@ class Association:
     """One connection, from the accept to its end."""
 
     def __init__(
-        self, connection: socket.socket, peer_address: str, own_address: str, terms: Terms, doors: Doors
+        self,
+        connection: socket.socket,
+        peer_address: str,
+        own_address: str,
+        terms: Terms,
+        doors: Doors,
+        secure: Tls | None = None,
     ) -> None:
+        self.id = new_id().hex
         self.peer_address, self.own_address = peer_address, own_address
+        self.certificate_names: frozenset[str] = frozenset()
         self.asked: Asked | None = None
+        self.peer: KnownPeer | None = None
+        self.seat: int | None = None
         self.began_at = time.monotonic()
         self.instances = 0
         self.bytes = 0
+        self.refusals: Counter[int] = Counter()
         self.outcome = "closed"
+        self.reason_code = ""
+        self.has_spoken = False
+        self.is_own_probe = False
         self._is_cut = False
-        self._connection, self._terms, self._doors = connection, terms, doors
-        self._contexts: dict[int, tuple[str, str]] = {}
+        self._connection, self._terms, self._doors, self._secure = connection, terms, doors, secure
+        self._contexts: dict[int, Accepted] = {}
         self._most_bytes = 0  # of a PDU that the peer takes
         self._command = bytearray()
         self._request: tuple[int, Command] | None = None
         self._receiving: Receiving | None = None
         self._views: list[memoryview] = []
 
+    @property
+    def is_secure(self) -> bool:
+        """Whether it came by TLS."""
+        return self._secure is not None
+
     def serve(self) -> None:
         """Serve it until its end. Never raises: what a stranger sends ends their association, no other."""
         try:
             self._connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._negotiate():
+            if self._secured() and self._negotiate():
                 self._run()
         except Broken as error:
-            self.outcome = "aborted"
+            self.outcome, self.reason_code, self.has_spoken = "aborted", error.code, True
             self._abort(error.reason)
         except Gone:
             if self._is_cut:
@@ -142,32 +191,56 @@ class Association:
     def cut(self, outcome: str) -> None:
         """End it from another thread: nothing more is read, and what was complete is still answered."""
         self.outcome, self._is_cut = outcome, True
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RD)
+        self._shut(socket.SHUT_RD)
+
+    def _secured(self) -> bool:
+        """Shake hands, where TLS is spoken; False when that fails."""
+        if self._secure is None:
+            return True
+        connection = self._secure.wrap(self._connection)
+        self._connection = connection
+        connection.settimeout(self._terms.open_timeout_s)
+        try:
+            connection.do_handshake()
+        except ssl.SSLError as error:
+            self.outcome, self.has_spoken = "insecure", True
+            self.reason_code = f"tls_{error.reason or 'failed'}".lower()
+            return False
+        except TimeoutError:
+            self.outcome, self.reason_code = "insecure", "silent"
+            return False
+        except OSError:
+            raise Gone from None
+        self.certificate_names = tls.names_of(connection)
+        return True
 
     def _negotiate(self) -> bool:
         version, request = self._request_read()
-        asked = Asked(
-            request.calling_ae_title.strip(),
-            request.called_ae_title.strip(),
-            [str(context.abstract_syntax) for context in request.presentation_context_definition_list],
-        )
-        self.asked = asked
+        self.has_spoken = True
+        offered = request.presentation_context_definition_list
+        offers = [Offer(str(each.abstract_syntax), [str(one) for one in each.transfer_syntax]) for each in offered]
+        asked = self.asked = Asked(request.calling_ae_title.strip(), request.called_ae_title.strip(), offers)
         rejection = None if version & 1 else OTHER_PROTOCOL
         if str(request.application_context_name) != APPLICATION_CONTEXT:
             rejection = NO_APPLICATION_CONTEXT
         if rejection := rejection or self._doors.decide(self, asked):
-            self.outcome = "rejected"
+            self.outcome, self.reason_code = "rejected", rejection.code
             self._doors.rejected(self, asked, rejection)
             self._send(wire.rejection(rejection.result, rejection.source, rejection.reason))
             self._let_peer_close()
             return False
-        results, _ = negotiate_as_acceptor(request.presentation_context_definition_list, list(self._terms.contexts), {})
+        results, _ = negotiate_as_acceptor(offered, list(self._terms.contexts), {})
         self._contexts = {
-            context.context_id or 0: (str(context.abstract_syntax), str(context.transfer_syntax[0]))
+            context.context_id or 0: Accepted(str(context.abstract_syntax), str(context.transfer_syntax[0]))
             for context in results
             if context.result == 0
         }
+        taken = [self._contexts.get(context.context_id or 0) for context in offered]
+        offers = [
+            replace(each, taken=one.transfer_syntax_uid) if one else each
+            for each, one in zip(offers, taken, strict=True)
+        ]
+        self.asked = replace(asked, offers=offers)
         self._most_bytes = request.maximum_length_received or 0
         self._send(self._acceptance(request, results))
         return True
@@ -178,16 +251,16 @@ class Association:
         while True:
             for kind, field in inbox.whole():
                 if kind != wire.ASSOCIATE_RQ:
-                    raise Broken("no association was asked for", 2)
+                    raise Broken("no_request", 2)
                 try:
                     pdu = A_ASSOCIATE_RQ()
                     pdu.decode(bytes(6) + bytes(field))
                     return int.from_bytes(field[:2], "big"), pdu.to_primitive()
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
-                    raise Broken("the request cannot be read", 6) from None
+                    raise Broken("malformed_request", 6) from None
             inbox.fill()
             if time.monotonic() - self.began_at > self._terms.open_timeout_s:
-                raise Broken("no association was asked for in time")
+                raise Broken("no_request")
 
     def _acceptance(self, request: A_ASSOCIATE, results: list[PresentationContext]) -> bytes:
         answer = A_ASSOCIATE()
@@ -217,10 +290,10 @@ class Association:
                     self._let_peer_close()
                     return
                 elif kind == wire.ABORT:
-                    self.outcome = "aborted"
+                    self.outcome, self.reason_code = "aborted", "by_peer"
                     return
                 else:
-                    raise Broken("a PDU that has no place here", 2)
+                    raise Broken("unexpected_pdu", 2)
             self._push()
             inbox.fill()
 
@@ -228,14 +301,14 @@ class Association:
         if control & 1:
             self._command += piece
             if len(self._command) > wire.MAX_COMMAND_BYTES or self._request is not None:
-                raise Broken("a command that has no place here", 6)
+                raise Broken("unexpected_command", 6)
             if control & 2:
                 command = wire.command_of(bytes(self._command))
                 self._command.clear()
                 self._requested(context_id, command)
             return
         if self._request is None or self._request[0] != context_id or self._command:
-            raise Broken("a data set that no request announced", 6)
+            raise Broken("unexpected_data_set", 6)
         self._views.append(piece)
         if control & 2:
             self._push()
@@ -244,32 +317,34 @@ class Association:
     def _requested(self, context_id: int, command: Command) -> None:
         context = self._contexts.get(context_id)
         if context is None:
-            raise Broken("a presentation context that was not accepted", 6)
+            raise Broken("context_not_accepted", 6)
         if command.field & wire.RESPONSE:
-            raise Broken("an answer that nobody waits for", 2)
+            raise Broken("unexpected_command", 2)
         if command.field == wire.C_CANCEL_RQ:
             return
         self._request = (context_id, command)
-        if command.field == wire.C_STORE_RQ and command.has_data_set:
-            self._receiving = self._doors.begin(self, command, context[1])
-        if not command.has_data_set:
+        if command.has_data_set:
+            self._receiving = self._doors.begin(self, command, context)
+        else:
             self._answer(self._finish())
 
-    def _finish(self) -> int:
-        """The status of the request that is complete now."""
+    def _finish(self) -> Answer:
+        """What answers the request that is complete now."""
         receiving, self._receiving = self._receiving, None
         if receiving is not None:
             return receiving.finish()
         field = self._request[1].field if self._request else 0
         if field == wire.C_STORE_RQ:
-            return CANNOT_UNDERSTAND  # without a data set
-        return SUCCESS if field == wire.C_ECHO_RQ else UNRECOGNIZED_OPERATION
+            return Answer(CANNOT_UNDERSTAND, "no data set")
+        return Answer(SUCCESS if field == wire.C_ECHO_RQ else UNRECOGNIZED_OPERATION)
 
-    def _answer(self, status: int) -> None:
+    def _answer(self, answer: Answer) -> None:
+        if answer.status:
+            self.refusals[answer.status] += 1
         if self._request is not None:
             context_id, command = self._request
             self._request = None
-            self._send(wire.response(context_id, command, status, self._most_bytes))
+            self._send(wire.response(context_id, command, answer.status, self._most_bytes, answer.comment))
 
     def _push(self) -> None:
         """Pass on what has come of a data set, before the buffer is read into again."""
@@ -294,8 +369,11 @@ class Association:
         with contextlib.suppress(OSError):
             self._connection.sendall(wire.abort(reason))
 
+    def _shut(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # not TLS's own, which would take its keys away under whoever reads
+            socket.socket.shutdown(self._connection, how)
+
     def _close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
+        self._shut(socket.SHUT_WR)
         with contextlib.suppress(OSError):
             self._connection.close()

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 import structlog
 
 from gateway.dicom.listener import Listener, claim, listen_at
 from gateway.dicom.seats import Seats
+from gateway.dicom.server import Door
 from gateway.launcher.processes import die_with_parent
 from record import log
 from record.settings import ListenerSettings
@@ -39,14 +40,14 @@ def main(settings: ListenerSettings) -> int:
     log.configure("listener")
     count = settings.receivers or min(MOST_BY_ITSELF, os.cpu_count() or 1)
     seats = Seats(count, settings.max_associations)
-    listening = listen_at(settings)
+    doors = listen_at(settings)
     claim(settings).release()  # what no process could use is told once, and not by each that would be started
     if count == 1:
-        return _receive(settings, listening, seats.of(0))
-    return _Receivers(settings, listening, seats, count).run()
+        return _receive(settings, doors, seats.of(0))
+    return _Receivers(settings, doors, seats, count).run()
 
 
-def _receive(settings: ListenerSettings, listening: socket.socket, seats: Seats) -> int:
+def _receive(settings: ListenerSettings, doors: Sequence[Door], seats: Seats) -> int:
     """Be the one process, or one of several."""
     threading.excepthook = _log_thread_failure
     stop = threading.Event()
@@ -56,7 +57,7 @@ def _receive(settings: ListenerSettings, listening: socket.socket, seats: Seats)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, ask_to_stop)
-    listener = Listener(settings, listening, seats)
+    listener = Listener(settings, doors, seats)
     listener.start()
     stop.wait()
     listener.stop()
@@ -66,8 +67,8 @@ def _receive(settings: ListenerSettings, listening: socket.socket, seats: Seats)
 class _Receivers:
     """The parent: it takes no connection itself."""
 
-    def __init__(self, settings: ListenerSettings, listening: socket.socket, seats: Seats, count: int) -> None:
-        self._settings, self._listening, self._seats, self._count = settings, listening, seats, count
+    def __init__(self, settings: ListenerSettings, doors: Sequence[Door], seats: Seats, count: int) -> None:
+        self._settings, self._doors, self._seats, self._count = settings, doors, seats, count
         self._places: dict[int, int] = {}
         self._stopping = False
 
@@ -100,7 +101,7 @@ class _Receivers:
         try:
             if arrange is not None:
                 arrange()
-            status = _receive(self._settings, self._listening, self._seats.of(place))
+            status = _receive(self._settings, self._doors, self._seats.of(place))
         except BaseException:
             _logger.exception("receiver_failed")
         finally:

@@ -1,54 +1,89 @@
-"""How many associations each receiving process has, in memory that they share: one limit for all, and who is busier.
+"""Which associations each receiving process has, in memory that they share: one limit for all, one for each peer, and who is busier.
 
-Knows numbers. Does not know associations. A process writes its own number alone, so nothing is ever locked; two that take the
-last seat at once may be one too many, which does no harm. A process that died leaves its number; its successor begins anew.
+Knows numbers and marks. Does not know associations. A process writes its own places alone, so nothing is ever locked; two that
+take the last seat at once may be one too many, which does no harm. A process that died leaves its places; its successor begins
+anew.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
-import struct
 
-_NUMBER = struct.Struct("<i")
+MAX_ASSOCIATIONS = 400
+_WORD = 8
+_ROW = (1 + MAX_ASSOCIATIONS) * _WORD
+"""A process's count, then a mark for each seat; 0 is a free one."""
+
+
+class Full(Exception):
+    """No seat is left; `of_peer` says that it is this peer's own limit."""
+
+    def __init__(self, *, of_peer: bool) -> None:
+        super().__init__()
+        self.of_peer = of_peer
 
 
 class Seats:
-    """The numbers of `processes` processes; made before they are forked, `of` in each of them."""
+    """The seats of `processes` processes; made before they are forked, `of` in each of them."""
 
     def __init__(self, processes: int, most: int, memory: mmap.mmap | None = None, place: int = 0) -> None:
         self._processes, self._most, self._place = processes, most, place
-        self._memory = memory or mmap.mmap(-1, max(mmap.PAGESIZE, processes * _NUMBER.size))
+        self._memory = memory or mmap.mmap(-1, processes * _ROW)
+        self._words = memoryview(self._memory).cast("Q")
 
     def of(self, place: int) -> Seats:
-        """The same numbers for the process at `place`, which begins with none."""
+        """The same seats for the process at `place`, which begins with none taken."""
         mine = Seats(self._processes, self._most, self._memory, place)
         mine.clear()
         return mine
 
     def clear(self) -> None:
         """Nobody sits here."""
-        self._write(0)
+        first = self._row(self._place)
+        self._words[first : first + 1 + MAX_ASSOCIATIONS] = memoryview(bytes(_ROW)).cast("Q")
 
-    def take(self) -> bool:
-        """One more here; False when all together have as many as there may be. The caller holds its own lock."""
-        if sum(self._all()) >= self._most:
-            return False
-        self._write(self._read() + 1)
-        return True
+    def take(self, who: str = "", most_of_it: int | None = None) -> int:
+        """A seat for `who`; its number gives it back. The caller holds its own lock.
 
-    def leave(self) -> None:
-        """One less."""
-        self._write(self._read() - 1)
+        Raises
+        ------
+        Full
+            All together, or this one in all processes, have as many as they may.
+        """
+        if sum(map(self._count, range(self._processes))) >= self._most:
+            raise Full(of_peer=False)
+        mark = int.from_bytes(hashlib.blake2b(who.encode(), digest_size=_WORD).digest(), "little") or 1
+        if (
+            most_of_it is not None
+            and sum(self._marks(each).count(mark) for each in range(self._processes)) >= most_of_it
+        ):
+            raise Full(of_peer=True)
+        try:
+            seat = self._marks(self._place).index(0)
+        except ValueError:
+            raise Full(of_peer=False) from None
+        first = self._row(self._place)
+        self._words[first + 1 + seat] = mark
+        self._words[first] += 1
+        return seat
+
+    def leave(self, seat: int) -> None:
+        """Give a seat back."""
+        first = self._row(self._place)
+        self._words[first + 1 + seat] = 0
+        self._words[first] -= 1
 
     def is_busier(self) -> bool:
         """Whether another process has fewer."""
-        return self._processes > 1 and self._read() > min(self._all())
+        return self._processes > 1 and self._count(self._place) > min(map(self._count, range(self._processes)))
 
-    def _all(self) -> list[int]:
-        return [_NUMBER.unpack_from(self._memory, at * _NUMBER.size)[0] for at in range(self._processes)]
+    def _row(self, place: int) -> int:
+        return place * (1 + MAX_ASSOCIATIONS)
 
-    def _read(self) -> int:
-        return int(_NUMBER.unpack_from(self._memory, self._place * _NUMBER.size)[0])
+    def _count(self, place: int) -> int:
+        return self._words[self._row(place)]
 
-    def _write(self, number: int) -> None:
-        _NUMBER.pack_into(self._memory, self._place * _NUMBER.size, number)
+    def _marks(self, place: int) -> list[int]:
+        first = self._row(place) + 1
+        return self._words[first : first + MAX_ASSOCIATIONS].tolist()

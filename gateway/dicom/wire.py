@@ -8,6 +8,7 @@ gets views of the one buffer into which the socket was read.
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,9 @@ MAX_REQUEST_BYTES = 1 << 18
 MAX_COMMAND_BYTES = 1 << 14
 ASSOCIATE_RQ, DATA_TF, RELEASE_RQ, ABORT = 1, 4, 5, 7
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0120, 0x0130, 0x0140
 RESPONSE = 0x8000
+MAX_COMMENT = 64
 NO_DATA_SET = 0x0101
 RELEASE_RP = bytes((6, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 _HEADER = struct.Struct(">BxI")
@@ -30,11 +33,11 @@ _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 class Broken(Exception):
-    """The peer breaks the protocol or is too slow; `reason` as A-ABORT has it (PS3.8, table 9-26)."""
+    """The peer breaks the protocol or is too slow: a code for our own records, and `reason` as A-ABORT has it (PS3.8, table 9-26)."""
 
-    def __init__(self, why: str, reason: int = 0) -> None:
-        super().__init__(why)
-        self.reason = reason
+    def __init__(self, code: str, reason: int = 0) -> None:
+        super().__init__(code)
+        self.code, self.reason = code, reason
 
 
 class Gone(Exception):
@@ -63,6 +66,8 @@ class Inbox:
         connection.settimeout(None)  # the kernel's own timeouts: no poll() before every read
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole), int(part * 1e6)))
+        if isinstance(connection, ssl.SSLSocket):  # which waits by itself, and knows nothing of the kernel's timeouts
+            connection.settimeout(timeout_s)
 
     def whole(self) -> Iterator[tuple[int, memoryview]]:
         """Type and variable field of every PDU that is complete; they hold until the next `fill`.
@@ -75,7 +80,7 @@ class Inbox:
         while self._end - self._start >= _HEADER.size:
             kind, length = _HEADER.unpack_from(self._memory, self._start)
             if length > self._max:
-                raise Broken("a PDU is too long", 6)
+                raise Broken("pdu_too_long", 6)
             begins = self._start + _HEADER.size
             if self._end - begins < length:
                 return
@@ -103,14 +108,14 @@ class Inbox:
             count = self._connection.recv_into(self._memory[self._end :])
             if _QUICKACK is not None:  # else Nagle there and delayed acknowledgement here cost 40 ms an instance
                 self._connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
-        except BlockingIOError:
-            raise Broken("the peer is silent") from None
+        except (BlockingIOError, TimeoutError):
+            raise Broken("silent") from None
         except OSError:
             raise Gone from None
         if count == 0:
             raise Gone
         if rest and time.monotonic() - self._since > self._timeout_s:
-            raise Broken("a PDU comes too slowly")
+            raise Broken("too_slow")
         if not rest:
             self._since = time.monotonic()
         self._end += count
@@ -127,23 +132,24 @@ def fragments(field: memoryview) -> Iterator[tuple[int, int, memoryview]]:
     at, end = 0, len(field)
     while at < end:
         if end - at < _PDV.size:
-            raise Broken("a fragment is cut", 6)
+            raise Broken("malformed_fragment", 6)
         length, context_id, control = _PDV.unpack_from(field, at)
         if length < 2 or at + 4 + length > end:
-            raise Broken("a fragment's length does not fit", 6)
+            raise Broken("malformed_fragment", 6)
         yield context_id, control, field[at + 6 : at + 4 + length]
         at += 4 + length
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request's command set, as far as a receiver needs it."""
+    """A request's command set, as far as a receiver needs it; the SOP class and instance that it affects or asks for."""
 
     field: int
     message_id: int
     sop_class_uid: str
     sop_instance_uid: str
     has_data_set: bool
+    action_type: int = 0
 
 
 def command_of(encoded: bytes) -> Command:
@@ -158,29 +164,32 @@ def command_of(encoded: bytes) -> Command:
     at = 0
     while at < len(encoded):
         if len(encoded) - at < _ELEMENT.size:
-            raise Broken("a command is cut", 2)
+            raise Broken("malformed_command", 2)
         group, element, length = _ELEMENT.unpack_from(encoded, at)
         at += _ELEMENT.size
         if group or at + length > len(encoded):
-            raise Broken("a command's element does not fit", 2)
+            raise Broken("malformed_command", 2)
         values[element] = encoded[at : at + length]
         at += length
     return Command(
         field=_number(values, 0x0100),
         message_id=_number(values, 0x0110) if 0x0110 in values else 0,
-        sop_class_uid=_uid(values, 0x0002),
-        sop_instance_uid=_uid(values, 0x1000),
+        sop_class_uid=_uid(values, 0x0002) or _uid(values, 0x0003),
+        sop_instance_uid=_uid(values, 0x1000) or _uid(values, 0x1001),
         has_data_set=_number(values, 0x0800) != NO_DATA_SET,
+        action_type=_number(values, 0x1008) if 0x1008 in values else 0,
     )
 
 
-def response(context_id: int, to: Command, status: int, most_bytes: int) -> bytes:
+def response(context_id: int, to: Command, status: int, most_bytes: int, comment: str = "") -> bytes:
     """The P-DATA-TF PDUs that answer a request, without a data set (PS3.7, annex E).
 
     Parameters
     ----------
     most_bytes
         The longest PDU that the peer takes; 0 for any.
+    comment
+        Words of ours for whoever reads the sender's log: the Error Comment, 64 characters at most.
     """
     elements = [(0x0002, _padded(to.sop_class_uid))] if to.sop_class_uid else []
     elements += [
@@ -189,8 +198,12 @@ def response(context_id: int, to: Command, status: int, most_bytes: int) -> byte
         (0x0800, struct.pack("<H", NO_DATA_SET)),
         (0x0900, struct.pack("<H", status)),
     ]
+    if comment:
+        elements.append((0x0902, _padded(comment[:MAX_COMMENT], b" ")))
     if to.sop_instance_uid:
         elements.append((0x1000, _padded(to.sop_instance_uid)))
+    if to.field == N_ACTION_RQ:
+        elements.append((0x1008, struct.pack("<H", to.action_type)))
     body = b"".join(_ELEMENT.pack(0, element, len(value)) + value for element, value in elements)
     encoded = _ELEMENT.pack(0, 0, 4) + struct.pack("<I", len(body)) + body
     room = max(2, most_bytes - _PDV.size) if most_bytes else len(encoded)
@@ -215,7 +228,7 @@ def abort(reason: int) -> bytes:
 def _number(values: Mapping[int, bytes], element: int) -> int:
     value = values.get(element, b"")
     if len(value) != 2:
-        raise Broken("a command lacks a number", 2)
+        raise Broken("malformed_command", 2)
     return int.from_bytes(value, "little")
 
 
@@ -223,6 +236,6 @@ def _uid(values: Mapping[int, bytes], element: int) -> str:
     return values.get(element, b"").decode("ascii", "replace").rstrip("\0 ")
 
 
-def _padded(uid: str) -> bytes:
-    value = uid.encode("ascii", "replace")
-    return value + b"\0" * (len(value) % 2)
+def _padded(text: str, pad: bytes = b"\0") -> bytes:
+    value = text.encode("ascii", "replace")
+    return value + pad * (len(value) % 2)

@@ -12,7 +12,7 @@ UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S1
 
 def dicom_answers(host: str, port: int, ae_title: str) -> bool:
     """Whether the listener accepts an association and answers a C-ECHO."""
-    from gateway.dicom.send import echo
+    from gateway.dicom.calling import echo
 
     return echo(reachable(host), port, ae_title, 3.0)
 

@@ -6,6 +6,7 @@ database's `now()`; DICOM's own dates stay text.
 """
 
 from record.models.accounts import Peer, Receiver, Site, Token, User, UserSession
+from record.models.arrivals import Association, Proposal
 from record.models.base import Table
 from record.models.events import Event, Seal, UnsealedEvent
 from record.models.readings import Draft, DraftStep, Part, Reading, ReadingPicture, Worker
@@ -23,6 +24,7 @@ from record.models.studies import (
 
 __all__ = [
     "APPEND_ONLY",
+    "Association",
     "ConflictDecision",
     "Delivery",
     "Draft",
@@ -32,6 +34,7 @@ __all__ = [
     "Part",
     "Patient",
     "Peer",
+    "Proposal",
     "Reading",
     "ReadingPicture",
     "Receiver",

@@ -80,7 +80,11 @@ class Token(Table):
 
 
 class Peer(Table):
-    """Who sends to us: an application entity title bound to an address."""
+    """Who sends to us: an application entity title bound to an address, to a name in a certificate, or to both.
+
+    An empty address is any, an empty certificate name asks for none. `port` is where it answers itself; without one it is
+    never called. `asks_count`: its own count of a study's instances is asked for, to know that a study is complete.
+    """
 
     __tablename__ = "peers"
     __table_args__ = (
@@ -91,10 +95,14 @@ class Peer(Table):
     site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))
     ae_title: Mapped[str]
     address: Mapped[str]
+    certificate_name: Mapped[str] = mapped_column(server_default="")
+    port: Mapped[int | None]
     lane: Mapped[str] = mapped_column(server_default=Lane.ROUTINE)
     strict: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     stable_after_s: Mapped[float | None]
     max_wait_s: Mapped[float | None]
+    max_associations: Mapped[int | None]
+    asks_count: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     created_at: Mapped[datetime] = now()
 
 

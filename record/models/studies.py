@@ -93,6 +93,8 @@ class Study(Table):
     stable_after_s: Mapped[float | None]
     max_wait_s: Mapped[float | None]
     expected_instances: Mapped[int | None]
+    """How many the peer says there are, when it was asked at `expected_at`."""
+    expected_at: Mapped[datetime | None]
     receiving_since: Mapped[datetime] = now()
     first_image_at: Mapped[datetime | None]
     last_image_at: Mapped[datetime | None]
@@ -163,6 +165,7 @@ class Instance(Table):
     source: Mapped[str]
     peer_ae_title: Mapped[str] = mapped_column(server_default="")
     peer_address: Mapped[str] = mapped_column(server_default="")
+    association_id: Mapped[uuid.UUID | None]
     received_at: Mapped[datetime]
     erased_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = now()

@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.dicom.calling import echo
 from gateway.dicom.outgoing import Found, Outgoing, describe
-from gateway.dicom.send import echo
 from tests.acceptance.test_real_studies import DATA
 from tests.bench import MODEL, small_server
 from tests.line import COMMAND, Line, dcmtk, has_ended, running

@@ -20,9 +20,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from gateway import cli
+from gateway.dicom.peers import read_peers
 from gateway.indexer import Indexer
 from gateway.launcher.processes import wait_until
-from gateway.spool import read_peers
 from gateway.web import context
 from record import accounts, admission, db, readings, studies
 from record.admission import PRIOR_SOURCE

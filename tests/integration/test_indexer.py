@@ -17,11 +17,12 @@ from pydicom.data import get_testdata_file
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
+from gateway.dicom.peers import KnownPeer, read_peers
 from gateway.dicom.send import send
 from gateway.indexer import Indexer, Round, arrival_of
 from gateway.intake import Intake, SopIdentity, Source
 from gateway.launcher.processes import free_port, wait_until
-from gateway.spool import KnownPeer, Spool, read_peers
+from gateway.spool import Spool
 from record.db import connect, is_away
 from record.errors import InvalidInstance
 from record.models import Instance, Peer, Site, Study
@@ -213,7 +214,8 @@ def test_the_peers_of_the_database_become_the_listeners_snapshot(engine, root, s
         session.commit()
         name = site.name
     indexer.run_once()
-    assert list(read_peers(root)) == [KnownPeer("PACS", "10.0.0.9", name)]
+    (known,) = read_peers(root)
+    assert known == KnownPeer("PACS", "10.0.0.9", name, peer_id=known.peer_id) and known.peer_id
 
 
 def test_real_files_of_every_kind_are_indexed(engine, root, spool, indexer, tmp_path):

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from gateway.dicom.listener import listen_at
+from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.dicom.send import send
 from gateway.indexer import arrival_of
 from gateway.launcher.processes import wait_until
-from gateway.spool import KnownPeer, write_peers
 from record.errors import Misconfigured
 from record.settings import ListenerSettings
 from tests.conftest import missing

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from sqlalchemy.orm import Session
 
-from record import sites
+from record import peers
 from record.errors import Conflict, InvalidRequest
 
 
 def test_a_sender_is_let_in_once(session: Session) -> None:
-    peer = sites.add_peer(session, site=None, ae_title="PACS ", address="10.0.0.9")
+    peer = peers.add_peer(session, site=None, ae_title="PACS ", address="10.0.0.9")
     assert (peer.ae_title, peer.address) == ("PACS", "10.0.0.9")
     with pytest.raises(Conflict):
-        sites.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9")
+        peers.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9")
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ def test_a_sender_is_let_in_once(session: Session) -> None:
 )
 def test_what_is_no_sender_is_refused(session: Session, ae_title: str, address: str) -> None:
     with pytest.raises(InvalidRequest):
-        sites.add_peer(session, site=None, ae_title=ae_title, address=address)
+        peers.add_peer(session, site=None, ae_title=ae_title, address=address)

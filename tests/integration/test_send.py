@@ -21,8 +21,9 @@ from pynetdicom import AE, evt
 
 from gateway.commands.sent import Journal
 from gateway.commands.transfer import _chained
+from gateway.dicom.calling import Destination, unreachable
 from gateway.dicom.outgoing import Found, Outcome, Outgoing, Told, describe, find
-from gateway.dicom.send import Destination, Retries, deliver, unreachable
+from gateway.dicom.send import Retries, deliver
 from gateway.launcher.processes import free_port, wait_until
 from tests.instances import BIG, CT, EXPLICIT, encoded, instance, saved
 from tests.listeners import AET, Running, associate, listening, store_raw

@@ -12,9 +12,10 @@ import pydicom
 import pytest
 
 from gateway import spool as spools
+from gateway.dicom.peers import KnownPeer, read_peers, write_peers
 from gateway.indexer import arrival_of
 from gateway.intake import Intake, SopIdentity, Source
-from gateway.spool import KnownPeer, Spool, read_peers, write_peers
+from gateway.spool import Spool
 from record.errors import InvalidInstance, MismatchedInstance, StoreFull, UnsupportedInstance
 from tests.instances import CT, EXPLICIT, encoded, instance
 

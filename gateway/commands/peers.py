@@ -1,0 +1,207 @@
+"""`peers`: who may send, and whether they answer.
+
+Knows options and what is printed. Does not know any rule: those are the verbs of `record.peers`; nor associations.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, say, site
+from gateway.commands.output import print_json, print_table, printable
+from record.states import Lane
+
+_FACTS = (
+    *(
+        "ae_title",
+        "address",
+        "certificate_name",
+        "port",
+        "lane",
+        "strict",
+        "asks_count",
+        "stable_after_s",
+        "max_wait_s",
+    ),
+    *("max_associations", "created_at"),
+)
+
+
+@click.group(
+    "peers", cls=Ordered, short_help="Who may send images.", epilog=example("countersign peers add PACS 10.0.0.9")
+)
+def peers() -> None:
+    """Who may send images: an AE title bound to one IP address, to a name in a certificate, or to both, for one site.
+
+    The listener knows a change within seconds, without a restart. Who was refused, and what to do about it, stands in
+    `countersign associations list`.
+    """
+
+
+@peers.command(
+    "add",
+    short_help="Let a sender in.",
+    epilog=example(
+        "countersign peers add PACS 10.0.0.9 --port 104",
+        "countersign peers add ARCHIVE 10.0.0.12 --lane backfill --max-associations 4",
+        "countersign peers add CLINIC --certificate pacs.clinic.example",
+    ),
+)
+@admin_data_dir
+@click.argument("ae_title")
+@click.argument("address", required=False, default="")
+@click.option(
+    "--certificate", "certificate_name", default="", metavar="NAME",
+    help="It has to come by TLS, with a certificate of this common name, DNS name or URI; from any address if none is said.",
+)  # fmt: skip
+@click.option(
+    "--port", type=click.IntRange(1, 65535),
+    help="Where it answers itself: for `peers test`, storage commitment, --count and `reconcile`.",
+)  # fmt: skip
+@click.option(
+    "--lane", type=click.Choice([lane.value for lane in Lane]), default=Lane.ROUTINE.value, show_default=True,
+    help="How urgent what it sends is; backfill never delays the others.",
+)  # fmt: skip
+@click.option(
+    "--count", "asks_count", is_flag=True,
+    help="Ask it how many instances a study has, and take the study as complete as soon as we have as many.",
+)  # fmt: skip
+@click.option(
+    "--stable-after", "stable_after_s", type=click.FloatRange(min=0), metavar="SECONDS",
+    help="Quiet time after which its studies are complete, where the run's own does not fit.",
+)  # fmt: skip
+@click.option(
+    "--max-wait", "max_wait_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+    help="The longest that its studies stay open while images keep coming, where the run's own does not fit.",
+)  # fmt: skip
+@click.option(
+    "--max-associations", type=click.IntRange(1, 400), help="How many associations it may have at a time."
+)  # fmt: skip
+@click.option(
+    "--strict", is_flag=True,
+    help="Refuse other bytes under a UID that is taken, instead of keeping both for a person to decide.",
+)  # fmt: skip
+@site
+def add_peer(ae_title: str, address: str, lane: str, site: str | None, **options: Any) -> None:
+    """Let a sender in, by its AE title and its IP address or certificate; the listener knows it within seconds."""
+    from record import peers as records
+
+    with administrating() as session:
+        peer = records.add_peer(
+            session, site=site, ae_title=ae_title, address=address, lane=Lane(lane), by=by_command(), **options
+        )
+        name = f" with the certificate of {peer.certificate_name}" if peer.certificate_name else ""
+        told = f"{peer.ae_title} may send from {peer.address or 'any address'}{name}"
+    click.echo(told, err=True)
+
+
+@peers.command("list", short_help="List who may send.", epilog=example("countersign peers list"))
+@admin_data_dir
+@site
+@as_json
+def list_peers(site: str | None, *, json: bool) -> None:
+    """List who may send, for which site, in which lane, and within which limits."""
+    from record import peers as records
+
+    with administrating() as session:
+        found = records.list_peers(session, site=site)
+    if json:
+        print_json([{"site": of, **{name: getattr(peer, name) for name in _FACTS}} for peer, of in found])
+        return
+    print_table(
+        (
+            "AE TITLE",
+            "ADDRESS",
+            "CERTIFICATE",
+            "PORT",
+            "SITE",
+            "LANE",
+            "STABLE AFTER",
+            "MAX WAIT",
+            "MOST",
+            "RULES",
+            "SINCE",
+        ),
+        [
+            (
+                *(
+                    p.ae_title,
+                    p.address or "any",
+                    p.certificate_name,
+                    p.port,
+                    of,
+                    p.lane,
+                    p.stable_after_s,
+                    p.max_wait_s,
+                ),
+                p.max_associations,
+                " ".join(word for word, holds in (("strict", p.strict), ("count", p.asks_count)) if holds),
+                p.created_at,
+            )
+            for p, of in found
+        ],
+    )
+
+
+@peers.command(
+    "test",
+    short_help="Ask a sender whether it answers us.",
+    epilog=example("countersign peers test PACS", "countersign peers test PACS 10.0.0.9"),
+)
+@admin_data_dir
+@click.argument("ae_title")
+@click.argument("address", required=False)
+@click.option(
+    "--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=10.0, show_default=True, metavar="SECONDS"
+)
+def test_peer(ae_title: str, address: str | None, timeout_s: float) -> None:
+    """Ask a sender, by C-ECHO and C-FIND, whether it answers us at the port it was added with.
+
+    It has to know our AE title at this machine's address. Without C-FIND it can send, but neither `--count` nor `reconcile`
+    works with it.
+    """
+    from gateway.dicom import find
+    from gateway.dicom.calling import Destination, unreachable
+    from record import peers as records
+    from record.errors import InvalidRequest, PeerUnavailable
+
+    with administrating() as session:
+        peer = records.find_peer(session, ae_title, address)
+        if not peer.port or not peer.address:
+            raise InvalidRequest(
+                "It is not known where this sender answers: remove it, and add it with its address and --port."
+            )
+        calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
+        to = Destination(peer.address, peer.port, peer.ae_title, calling, timeout_s)
+    if why := unreachable(to):
+        say(f"C-ECHO: {printable(why)}")
+        sys.exit(1)
+    say(f"C-ECHO: {to.ae_title} answers at {to.host} port {to.port}")
+    try:
+        find.answers(to)
+    except PeerUnavailable as error:
+        say(f"C-FIND: {printable(error.message)}")
+        sys.exit(1)
+    say(f"C-FIND: {to.ae_title} answers")
+
+
+@peers.command(
+    "remove", short_help="Let a sender in no more.", epilog=example("countersign peers remove PACS 10.0.0.9")
+)
+@admin_data_dir
+@click.argument("ae_title")
+@click.argument("address", required=False, default="")
+def remove_peer(ae_title: str, address: str) -> None:
+    """Let a sender in no more; the listener knows it within seconds, and an open association ends as it would.
+
+    What it sent stays where it is. Without an address, the one that is bound to its certificate alone.
+    """
+    from record import peers as records
+
+    with administrating() as session:
+        records.remove_peer(session, ae_title=ae_title, address=address, by=by_command())
+    click.echo(f"{ae_title} may not send from {address or 'any address'}", err=True)

@@ -1,0 +1,94 @@
+"""One C-STORE's data set: pushed into `Incoming`, made durable, answered.
+
+Knows which status tells what went wrong. Does not know associations, nor what is inside a data set (`gateway.intake` checks
+that).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from gateway.dicom.association import CANNOT_UNDERSTAND, SUCCESS, Answer, Association
+from gateway.dicom.wire import MAX_COMMENT
+from gateway.intake import Incoming, Intake, SopIdentity, Source
+from record.errors import (
+    Conflict,
+    CountersignError,
+    InvalidInstance,
+    MismatchedInstance,
+    NotPermitted,
+    StoreFull,
+    UnsupportedInstance,
+)
+
+_logger = structlog.get_logger()
+PROCESSING_FAILURE = 0x0110
+STATUS: tuple[tuple[type[CountersignError], int], ...] = (
+    (UnsupportedInstance, 0x0122),  # Refused: SOP Class not supported
+    (MismatchedInstance, 0xA900),  # Error: Data Set does not match SOP Class
+    (InvalidInstance, CANNOT_UNDERSTAND),
+    (StoreFull, 0xA700),  # Refused: Out of resources; a sender tries again
+    (Conflict, 0x0111),  # Duplicate SOP Instance: a strict peer sent other bytes under a UID that is taken
+    (NotPermitted, 0x0124),  # Refused: Not authorized
+)
+"""C-STORE response status by error, the first that fits (PS3.4 table B.2-1, PS3.7 annex C)."""
+
+
+class Arriving:
+    """What a C-STORE brings. No call raises; after a failure the rest is read and dropped, so that the answer reaches the peer."""
+
+    def __init__(self, intake: Intake, association: Association, source: Source, sop: SopIdentity) -> None:
+        self._association = association
+        self._refusal: Exception | None = None
+        self._incoming: Incoming | None = None
+        try:
+            self._incoming = intake.begin(source, sop)
+        except (CountersignError, OSError) as error:
+            self._refusal = error
+
+    def take(self, views: Sequence[memoryview]) -> None:
+        """Bytes of the data set."""
+        if self._incoming is None or self._refusal:
+            return
+        try:
+            self._incoming.write(*views)
+        except (CountersignError, OSError) as error:
+            self._refusal = error
+
+    def drop(self) -> None:
+        """Leave nothing behind."""
+        if self._incoming:
+            self._incoming.close()
+
+    def finish(self) -> Answer:
+        """Make it durable; what to answer."""
+        try:
+            if self._refusal:
+                raise self._refusal
+            if self._incoming is None:
+                return Answer(PROCESSING_FAILURE)
+            receipt = self._incoming.commit()
+            self._association.instances += 1
+            self._association.bytes += receipt.size_bytes
+            return Answer(SUCCESS)
+        except InvalidInstance as error:
+            reason = str(error.facts.get("reason_code", error.code))
+            if self._incoming and self._incoming.size_bytes:
+                self._incoming.quarantine(reason)
+            return refused(error, reason)
+        except CountersignError as error:
+            return refused(error, error.code)
+        except Exception:  # the door: the peer is told, the association goes on
+            _logger.exception("instance_failed")
+            return Answer(PROCESSING_FAILURE)
+        finally:
+            self.drop()
+
+
+def refused(error: CountersignError, reason: str) -> Answer:
+    """The answer to what cannot be taken, which the log tells as well."""
+    _logger.warning("instance_refused", code=error.code, reason_code=reason)
+    status = next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
+    return Answer(status, reason.replace("_", " ")[:MAX_COMMENT])

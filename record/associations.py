@@ -1,0 +1,107 @@
+"""Associations on record: each that ended, told by the listeners' logbooks, so that somebody can ask why at 3 a.m.
+
+Knows how lines become rows, and how long they stay. Does not know what a reason means in words, nor associations that stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from record.models import Association, Peer, Proposal
+
+KEEP_DAYS = 90
+_DELETED_AT_ONCE = 5000
+
+
+def note(session: Session, lines: Sequence[Mapping[str, Any]]) -> int:
+    """Make rows of a logbook's lines; one that was made before changes nothing, and one that is none is passed over."""
+    rows = [row for row in map(_row, lines) if row is not None]
+    if not rows:
+        return 0
+    proposals = {row["proposal"]: row.pop("offers") for row in rows}
+    session.execute(
+        insert(Proposal)
+        .values([{"sha256": digest, "offers": offers} for digest, offers in proposals.items()])
+        .on_conflict_do_nothing()
+    )
+    sites = {peer.id: peer.site_id for peer in session.scalars(select(Peer))}
+    for row in rows:
+        row["site_id"] = sites.get(row["peer_id"])
+    session.execute(insert(Association).values(rows).on_conflict_do_nothing())
+    return len(rows)
+
+
+def recent(
+    session: Session,
+    *,
+    since: datetime | None = None,
+    troubled: bool = False,
+    ae_title: str | None = None,
+    site_id: uuid.UUID | None = None,
+    limit: int = 50,
+) -> Sequence[Association]:
+    """Associations that ended, the newest first; only those that did not end well, or of one calling AE title, or site."""
+    statement = select(Association).order_by(Association.ended_at.desc(), Association.id.desc()).limit(limit)
+    if since is not None:
+        statement = statement.where(Association.ended_at >= since)
+    if troubled:
+        statement = statement.where((Association.outcome != "released") | (Association.refusals != {}))
+    if ae_title is not None:
+        statement = statement.where(Association.calling_ae_title == ae_title)
+    if site_id is not None:
+        statement = statement.where(Association.site_id == site_id)
+    return session.scalars(statement).all()
+
+
+def find(session: Session, association_id: uuid.UUID) -> tuple[Association, Proposal] | None:
+    """One association, and what was proposed on it."""
+    row = session.execute(
+        select(Association, Proposal)
+        .join(Proposal, Proposal.sha256 == Association.proposal)
+        .where(Association.id == association_id)
+    ).first()
+    return (row[0], row[1]) if row else None
+
+
+def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> int:
+    """Delete what is older than anybody asks for, some at a time."""
+    old = (
+        select(Association.id)
+        .where(Association.ended_at < func.now() - func.make_interval(0, 0, 0, keep_days))
+        .limit(_DELETED_AT_ONCE)
+    )
+    return session.execute(delete(Association).where(Association.id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def _row(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    try:
+        offers = [[str(one[0]), [str(each) for each in one[1]], one[2] and str(one[2])] for one in line["offers"]]
+        return {
+            "id": uuid.UUID(hex=line["id"]),
+            "peer_id": uuid.UUID(line["peer_id"]) if line["peer_id"] else None,
+            "listener": str(line["listener"]),
+            "calling_ae_title": str(line["calling_ae_title"]),
+            "called_ae_title": str(line["called_ae_title"]),
+            "peer_address": str(line["peer_address"]),
+            "is_secure": bool(line["is_secure"]),
+            "offers": offers,
+            "proposal": hashlib.sha256(json.dumps(offers).encode()).hexdigest(),
+            "instances": int(line["instances"]),
+            "bytes": int(line["bytes"]),
+            "refusals": {str(status): int(count) for status, count in dict(line["refusals"]).items()},
+            "outcome": str(line["outcome"]),
+            "reason_code": str(line["reason_code"]),
+            "began_at": datetime.fromisoformat(line["began_at"]),
+            "ended_at": datetime.fromisoformat(line["ended_at"]),
+        }
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
