@@ -15,7 +15,7 @@ from pynetdicom import AE
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 
-from gateway.dicom.calling import answer_of, echo
+from gateway.dicom.calling import answer_of, echo, hold
 from gateway.dicom.send import send
 from gateway.launcher.processes import free_port, wait_until
 from tests.instances import CT, EXPLICIT
@@ -94,8 +94,7 @@ def store_raw(association, data, *, sop_class_uid=CT, sop_instance_uid="1.2.3", 
     message.primitive_to_message(request)
     message.command_set["AffectedSOPClassUID"]._value = sop_class_uid
     message.command_set["AffectedSOPInstanceUID"]._value = sop_instance_uid
-    association._reactor_checkpoint.clear()
-    assert wait_until(lambda: association._is_paused or not association.is_alive(), within_s=5)  # else it reads the answer
+    hold(association)
     fragments = list(message.encode_msg(1, pdu_bytes))
     for fragment in fragments[: max(1, int(len(fragments) * part))]:
         association.dul.send_pdu(fragment)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,12 +129,37 @@ def associate(to: Destination, kinds: Sequence[Kind], as_provider: Sequence[str]
     except (OSError, ValueError):
         return Refusal(f"the name {to.host} leads nowhere", permanent=True)
     if association.is_established or association.rejected_contexts:
+        hold(association)
         return association
     if (answer := answer_of(association)) is not None and answer.result:
         return _rejection(answer, to)
     if not connected:
         return Refusal(f"nothing answers at {to.host} port {to.port}")
     return Refusal(f"what answers at {to.host} port {to.port} opens no DICOM association")
+
+
+class _Held(threading.Event):
+    """A checkpoint that tells when somebody has come to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Say so, and wait."""
+        self.reached.set()
+        return super().wait(timeout)
+
+
+def hold(association: Association) -> None:
+    """Keep pynetdicom's own thread from taking the answer to the next request.
+
+    Its `send_c_*` ask that thread to pause and look at a flag, which now and then still tells of its last pause: the thread
+    then takes the answer away as a message that nobody expects. Here it has come to a halt before this returns.
+    """
+    held = association._reactor_checkpoint = _Held()  # noqa: SLF001
+    while association.is_alive() and not held.reached.wait(0.05):
+        continue
 
 
 def answer_of(association: Association) -> A_ASSOCIATE | None:

@@ -206,10 +206,9 @@ class _Sender:
         with one.path.open("rb"):  # before anything is said of it
             pass
         whole = False
-        association._reactor_checkpoint.clear()  # noqa: SLF001  as send_c_store does, here and below
         try:
-            while not association._is_paused and association.is_alive():  # noqa: SLF001
-                time.sleep(0.0001)
+            if association.dul.state_machine.current_state != _ESTABLISHED:  # the peer has left meanwhile
+                return None
             for fragment in message.encode_msg(context_id, association.dimse.maximum_pdu_size):
                 if not self._has_room(association):
                     return None
@@ -217,7 +216,6 @@ class _Sender:
             _, response = association.dimse.get_msg(block=True)
             whole = response is not None
         finally:
-            association._reactor_checkpoint.set()  # noqa: SLF001
             if not whole:
                 cut(association)
         if response is None:
