@@ -215,7 +215,8 @@ def test_the_peers_of_the_database_become_the_listeners_snapshot(engine, root, s
         name = site.name
     indexer.run_once()
     (known,) = read_peers(root)
-    assert known == KnownPeer("PACS", "10.0.0.9", name, peer_id=known.peer_id) and known.peer_id
+    assert known == KnownPeer("PACS", "10.0.0.9", name, peer_id=known.peer_id)
+    assert known.peer_id
 
 
 def test_real_files_of_every_kind_are_indexed(engine, root, spool, indexer, tmp_path):

@@ -1,0 +1,133 @@
+"""Associations on record: who came, what was offered and taken, how it ended and what to do, whether a database was there or not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from sqlalchemy import text
+
+from gateway import cli, logbook
+from gateway.dicom.peers import KnownPeer, write_peers
+from gateway.indexer import Indexer
+from gateway.launcher.processes import wait_until
+from gateway.logbook import Logbook, Reader, pages
+from record import peers
+from record.db import connect, transaction
+from record.models import Association
+from record.store import Store
+from tests.instances import CT, EXPLICIT, instance, saved
+from tests.listeners import associate, listening, raw_connection, store_raw
+
+
+@pytest.fixture
+def engine(database):
+    made = connect(database.url)
+    yield made
+    made.dispose()
+
+
+def countersign(database, *arguments):
+    done = CliRunner(env={"DATABASE_URL": database.url, "COUNTERSIGN_STORE": "/tmp"}).invoke(cli.cli, arguments)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def indexed(engine, root, store, *, within_s=10):
+    """Everything that waits becomes rows; the logbook's lines among it."""
+    indexer = Indexer(engine, Store(store), root)
+    indexer.run_once()
+    indexer.run_once()
+    indexer.release()
+    with engine.connect() as connection:
+        return connection.execute(text("SELECT count(*) FROM associations")).scalar_one()
+
+
+def test_every_association_leaves_a_record_and_says_what_to_do(tmp_path, engine, database):
+    with transaction(engine) as session:
+        peer = peers.add_peer(session, site=None, ae_title="FRIEND", address="127.0.0.1")
+        peer_id, site_id = peer.id, peer.site_id
+    path = saved(tmp_path, instance(side=64))
+    with listening(tmp_path / "spool", open_peers=0) as listener:
+        indexed(engine, listener.root, tmp_path / "store")  # writes the snapshot; from now on no database is needed
+        assert listener.send(path, calling_aet="FRIEND") == {path: 0}
+        assert listener.send(path, calling_aet="STRANGER") == {path: None}
+        association = associate(listener, calling="FRIEND", contexts=((CT, EXPLICIT), ("1.2.3.4.5", EXPLICIT)))
+        assert store_raw(association, b"rubbish") == 0xC000
+        association.abort()
+        raw_connection(listener).close()  # who only knocks
+        with raw_connection(listener) as web:
+            web.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            web.recv(100)
+        assert listener.answers(), "our own question leaves nothing"
+        assert wait_until(lambda: sum(map(len, _lines(listener))) == 4, within_s=5)
+        assert indexed(engine, listener.root, tmp_path / "store") == 4
+        assert indexed(engine, listener.root, tmp_path / "store") == 4, "a line that is read again is no other"
+    found = {one["calling_ae_title"] + one["outcome"]: one for one in json.loads(countersign(database, *_LIST))}
+    assert set(found) == {"FRIENDreleased", "FRIENDaborted", "STRANGERrejected", "aborted"}
+    assert found["FRIENDreleased"]["instances"] == 1
+    assert found["FRIENDaborted"]["refusals"] == {"C000": 1}
+    assert found["STRANGERrejected"]["remedy"] == "Let the sender in with `countersign peers add AE ADDRESS`."
+    with transaction(engine) as session:
+        sent = session.get_one(Association, found["FRIENDreleased"]["id"])
+        assert (sent.peer_id, sent.site_id) == (peer_id, site_id)
+        (came_by,) = session.scalars(text("SELECT association_id FROM instances"))
+        assert came_by == sent.id, "an instance knows by which association it came"
+    assert len(json.loads(countersign(database, *_LIST, "--troubled"))) == 3
+    assert len(json.loads(countersign(database, *_LIST, "--from", "FRIEND", "--hours", "1"))) == 2
+    shown = countersign(database, "associations", "show", found["FRIENDaborted"]["id"])
+    assert "not taken" in shown
+    assert "CT Image Storage" in shown
+    assert "refused with 0xC000" in shown
+
+
+_LIST = ("associations", "list", "--json")
+
+
+def _lines(listener):
+    return [page.read_bytes().splitlines() for page in pages(listener.root / "00")]
+
+
+def test_a_peer_has_no_more_associations_than_it_may_in_all_processes_together(tmp_path):
+    with listening(tmp_path / "spool", open_peers=0, receivers=2) as listener:
+        few = KnownPeer("FEW", "127.0.0.1", "main", "1" * 32, max_associations=2)
+        write_peers(listener.root, [few, KnownPeer("MANY", "127.0.0.1", "main", "2" * 32)])
+        held = [associate(listener, calling="FEW") for _ in range(2)]
+        assert all(one.is_established for one in held)
+        refused = associate(listener, calling="FEW")
+        assert refused.is_rejected
+        assert associate(listener, calling="MANY").is_established, "that is nobody else's limit"
+        held[0].release()
+        assert wait_until(lambda: associate(listener, calling="FEW").is_established, within_s=5)
+
+
+def test_a_private_class_is_taken_where_it_is_configured(tmp_path):
+    private = "1.3.12.2.1107.5.9.1"
+    ds = instance(side=16)
+    ds.SOPClassUID = private
+    path = saved(tmp_path, ds)
+    with listening(tmp_path / "without") as listener:
+        assert listener.send(path) == {path: None}
+    with listening(tmp_path / "with", private_sop_classes=f" {private},1.2.3.4") as listener:
+        assert listener.send(path) == {path: 0}
+
+
+def test_a_logbook_stays_within_bounds_and_what_is_torn_is_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr(logbook, "_FILE_BYTES", 1000)
+    monkeypatch.setattr(logbook, "_MOST_FILES", 3)
+    book, reader = Logbook(tmp_path), Reader(tmp_path)
+    for number in range(100):
+        book.write({"number": number, "more": "x" * 80})
+    assert len(pages(tmp_path)) == 3, "the oldest went"
+    with pages(tmp_path)[-1].open("ab") as page:
+        page.write(b'[1]\nnot json\n{"number": 100')  # as a full disk leaves it
+    lines, seen = reader.read()
+    assert [line["number"] for line in lines][-1] == 99
+    again, _ = reader.read()
+    assert again == lines, "until they are kept, they are read again"
+    reader.done(seen)
+    assert len(pages(tmp_path)) == 1, "what was read goes, but for the page that is written on"
+    book.write({"number": 101})
+    assert [line["number"] for line in reader.read()[0]] == [] or reader.read()[0][-1]["number"] == 101
+    book.close()
