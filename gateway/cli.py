@@ -23,6 +23,7 @@ from gateway.commands import (
     sites,
     status,
     studies,
+    trace,
     transfer,
 )
 from record.errors import CountersignError
@@ -32,7 +33,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
     ("Let people, machines and senders in", (sites.sites, accounts.users, accounts.tokens, peers.peers)),
     (
         "Bring images in, look after studies",
-        (transfer.echo, transfer.send, studies.studies, associations.associations, quarantine.quarantine),
+        (transfer.echo, transfer.send, studies.studies, trace.trace, associations.associations, quarantine.quarantine),
     ),
     ("Look after it", (status.status, health.health, checks.verify, completion.completion)),
     ("Keep its data", (data.backup, data.restore, data.upgrade)),

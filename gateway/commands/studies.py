@@ -133,7 +133,7 @@ def show(study: str, site: str | None, *, json: bool) -> None:
     from record import audit
 
     with administrating() as session:
-        found, by = _located(session, study, site)
+        found, by = located(session, study, site)
         shown = show_study(session, found, by)
         audit.write(session, "study_opened", by, study_id=found.id, revision=found.revision)
     facts = {name: getattr(shown, name) for name in _FACTS}
@@ -229,7 +229,7 @@ def _each(names: tuple[str, ...], site: str | None, do: Callable[[Session, Study
         which = "" if len(names) == 1 else f"study {number}: "
         try:
             with administrating() as session:
-                done = do(session, *_located(session, name, site))
+                done = do(session, *located(session, name, site))
         except CountersignError as error:
             if len(names) == 1:
                 raise
@@ -240,7 +240,7 @@ def _each(names: tuple[str, ...], site: str | None, do: Callable[[Session, Study
         sys.exit(1)
 
 
-def _located(session: Session, name: str, site: str | None) -> tuple[Study, Principal]:
+def located(session: Session, name: str, site: str | None) -> tuple[Study, Principal]:
     """The study, and an operator of its site."""
     from record import studies as records
     from record.access import commander

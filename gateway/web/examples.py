@@ -126,6 +126,19 @@ EXAMPLES: Mapping[str, Mapping[str, Any]] = {
                 "created_at": _CLOSED,
             }
         ],
+        "timeline": [
+            {
+                "at": _CLOSED,
+                "until": None,
+                "code": "closed",
+                "facts": {
+                    "revision": 1,
+                    "images": 2,
+                    "evidence_kind": "quiet",
+                    "evidence": {"quiet_s": 60, "instances": 2},
+                },
+            }
+        ],
         "series": [
             {
                 "series_instance_uid": f"{_UID}.1",

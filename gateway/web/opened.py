@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from gateway.web import schemas, sides
 from gateway.web.worklist import row_of
-from record import reports
+from record import reports, timeline
 from record.access import Action, Principal, may
 from record.body import BANNER_DRAFT, BANNER_UNSIGNED, Body
 from record.models import (
@@ -59,6 +59,10 @@ def show_study(session: Session, study: Study, by: Principal) -> schemas.StudySh
         erased_at=study.erased_at,
         identity=_identity(study) if identified else None,
         revisions=_revisions(session, study),
+        timeline=[
+            schemas.MomentShown(at=one.at, until=one.until, code=one.code, facts=one.facts)
+            for one in timeline.of_study(session, study)
+        ],
         series=_series(session, study, identified=identified),
         readings=_readings(session, readings, numbers, pictures=seen),
         drafts=_drafts(session, readings, numbers) if may(by, Action.READ_DRAFT) else None,

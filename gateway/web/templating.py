@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from gateway.web import languages
+from gateway.web import languages, moments
 from gateway.web.auth import BACKGROUND_PARAMETER
 from record import alarms
 from record.alarms import Alarm
@@ -201,6 +201,7 @@ def _environment(language: str) -> Environment:
         captioned=partial(languages.of_caption, language),
         lasting=partial(_lasting, language),
         told=partial(_told, language),
+        happened=partial(moments.told, language),
         size=alarms.size,
         syntax=_syntax,
     )

@@ -76,6 +76,15 @@ class RevisionShown(Given):
     created_at: datetime
 
 
+class MomentShown(Given):
+    """Something that happened to a study, and until when, where it took a while; `facts` are counts, codes and ids."""
+
+    at: datetime
+    until: datetime | None
+    code: str
+    facts: dict[str, Any]
+
+
 class SeriesShown(Given):
     """A series; its description is free text and shown to those who may see identities."""
 
@@ -187,6 +196,7 @@ class StudyShown(StudyItem):
     erased_at: datetime | None
     identity: Identity | None
     revisions: list[RevisionShown]
+    timeline: list[MomentShown]
     series: list[SeriesShown]
     readings: list[ReadingShown]
     drafts: list[DraftShown] | None
