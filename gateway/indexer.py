@@ -16,7 +16,7 @@ import signal
 import threading
 import time
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -27,12 +27,13 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Engine, select
 from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
-from gateway import heartbeat, logbook, spool
+from gateway import heartbeat, logbook, notices, spool
 from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.headers import read_header
 from gateway.spool import Spool
-from record import associations, log
+from record import announcements, associations, commitments, log
 from record.admission import Arrival, admit
 from record.db import connect, is_away, transaction
 from record.errors import CountersignError, InvalidInstance, StoreFull
@@ -201,6 +202,19 @@ class Indexer:
                 raise
             _logger.exception("logbook_unreadable", spool_id=each.spool_id)  # its lines are passed over: images go on
         reader.done(seen)
+        for path, notice_id, said in notices.waiting(each.folder):
+            try:
+                if said is not None:
+                    with transaction(self._engine) as session:
+                        taken_up(session, UUID(hex=notice_id), said)
+                    path.unlink(missing_ok=True)
+                    continue
+                _logger.error("notice_unreadable", spool_id=each.spool_id)
+            except Exception as error:  # the door for one notice: others, and images, must pass
+                if is_away(error):
+                    raise
+                _logger.exception("notice_failed", spool_id=each.spool_id)
+            path.rename(path.with_suffix(".failed"))  # it was acknowledged, so it is not thrown away
 
     def _write_peers(self) -> None:
         """Keep the listeners' snapshot of who may send."""
@@ -224,6 +238,14 @@ class Indexer:
         if self._root.is_dir() and not (self._root / "ready").is_dir():  # one dead listener's spool has no snapshot
             write_peers(self._root, known)
         self._peers_due = time.monotonic() + PEERS_EVERY_S
+
+
+def taken_up(session: Session, notice_id: UUID, said: Mapping[str, Any]) -> None:
+    """Make rows of what a peer asked or told besides images; repeating it changes nothing."""
+    if said["kind"] == "commitment":
+        commitments.note(session, notice_id, said)
+    else:
+        announcements.note(session, notice_id, said)
 
 
 def arrival_of(path: Path) -> Arrival:

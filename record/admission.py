@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from record import audit
+from record import announcements, audit
 from record.ids import new_id
 from record.instances import InstanceHeader
 from record.models import Instance, Patient, Peer, Series, Site, StoreDeletion, Study
@@ -116,6 +116,7 @@ def _upsert_studies(
                 stable_after_s=peer.stable_after_s if peer else None,
                 max_wait_s=peer.max_wait_s if peer else None,
                 modality=header.modality,
+                peer_id=peer.id if peer else None,
             )
             .on_conflict_do_nothing(index_elements=["site_id", "study_instance_uid"])
         )
@@ -373,6 +374,9 @@ def _note_arrival(
     elif images_changed:
         reopen(study)
         audit.write(session, "study_reopened", site_id=study.site_id, study_id=study.id, revision=study.revision)
+    if study.state == StudyState.RECEIVING:
+        session.flush()
+        announcements.reconsider(session, study)
     digest = hashlib.sha256("".join(sorted(a.sha256 for a in fresh)).encode()).hexdigest()
     audit.write(
         session,

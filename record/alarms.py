@@ -108,6 +108,12 @@ KINDS: Mapping[str, Kind] = {
         _CRITICAL, "No cpu worker is running: no study is prepared.", "Start one.", "countersign worker cpu"
     ),
     "no_gpu": Kind(_CRITICAL, "No gpu worker is running: no draft is written.", "Start one.", "countersign worker gpu"),
+    "no_courier": Kind(
+        _WARNING,
+        "No courier is running: nobody is told of storage commitments, and no peer is asked for its count.",
+        "Start one.",
+        "countersign gateway courier",
+    ),
     "part_starting": Kind(
         _NOTICE,
         "The {kind} is starting.",

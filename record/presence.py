@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from record.models import Part, Worker
 
-KINDS = ("listener", "indexer", "api", "sweep", "cpu", "gpu")
+KINDS = ("listener", "indexer", "api", "sweep", "cpu", "gpu", "courier")
 """Every kind of part, in the order in which a study meets them."""
 EVERY_S = 5.0
 """How often a part tells that does not say so."""

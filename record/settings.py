@@ -259,6 +259,19 @@ class SweepSettings(Sweeping):
     """`countersign gateway sweep`."""
 
 
+class CourierSettings(Base):
+    """The courier: every call to somebody else's server."""
+
+    courier_s: float = 1.0
+    """Seconds between two looks for errands."""
+    call_timeout_s: float = 20.0
+    """How long a peer may take to answer."""
+    count_after_s: float = 5.0
+    """A peer whose count is asked for is asked when its study has been quiet for so long."""
+    ae_title: Annotated[str, AfterValidator(valid_ae_title)] = "COUNTERSIGN"
+    """What peers that we call know us by."""
+
+
 class ApiSettings(Base):
     """The web door."""
 

@@ -1,4 +1,4 @@
-"""The three lives as data: which state leads to which, and the one function that moves.
+"""The lives as data: which state leads to which, and the one function that moves.
 
 Knows the tables of the house and nothing of why a move happens: the verbs (`studies`, `readings`, `reports`) decide.
 Nothing else may assign a state; a test compares these tables with an independent list, pair by pair.
@@ -54,6 +54,21 @@ class DeliveryState(StrEnum):
     SENT = "sent"
     ACKNOWLEDGED = "acknowledged"
     DEAD = "dead"
+
+
+class CommitmentState(StrEnum):
+    """The life of a storage commitment that a peer asked for."""
+
+    QUEUED = "queued"
+    REPORTED = "reported"
+    DEAD = "dead"
+
+
+class AnnouncementKind(StrEnum):
+    """How a peer announced what a study consists of."""
+
+    AVAILABILITY = "availability"
+    PROCEDURE_STEP = "procedure_step"
 
 
 class Purpose(StrEnum):
@@ -200,6 +215,13 @@ DELIVERY: Mapping[DeliveryState | None, frozenset[DeliveryState]] = {
     DeliveryState.ACKNOWLEDGED: frozenset(),
 }
 
+COMMITMENT: Mapping[CommitmentState | None, frozenset[CommitmentState]] = {
+    None: frozenset({CommitmentState.QUEUED}),
+    CommitmentState.QUEUED: frozenset({CommitmentState.REPORTED, CommitmentState.DEAD}),
+    CommitmentState.DEAD: frozenset({CommitmentState.QUEUED}),
+    CommitmentState.REPORTED: frozenset(),
+}
+
 LIVE_REPORT = frozenset(ReportState) - {
     ReportState.SUPERSEDED,
     ReportState.CANCELLED,
@@ -209,13 +231,14 @@ ENDED_REPORT = frozenset(ReportState) - LIVE_REPORT
 OPEN_REPORT = frozenset({ReportState.DRAFT, ReportState.PRELIMINARY})
 SIGNED_REPORT = frozenset({ReportState.FINAL, ReportState.APPENDED, ReportState.CORRECTED})
 
-_State = TypeVar("_State", StudyState, ReadingState, ReportState, DeliveryState)
+_State = TypeVar("_State", StudyState, ReadingState, ReportState, DeliveryState, CommitmentState)
 
 _TABLES: Mapping[type[StrEnum], Mapping[StrEnum | None, frozenset[StrEnum]]] = {
     StudyState: STUDY,  # type: ignore[dict-item]  # each table maps one enum; the union is wider
     ReadingState: READING,  # type: ignore[dict-item]
     ReportState: REPORT,  # type: ignore[dict-item]
     DeliveryState: DELIVERY,  # type: ignore[dict-item]
+    CommitmentState: COMMITMENT,  # type: ignore[dict-item]
 }
 
 

@@ -38,11 +38,18 @@ _ELIGIBLE = (
 """What makes an instance one of the images that a closing looks at; those that are no priors are frozen."""
 
 
+_COUNT_AGREES = (Study.expected_instances == Study.instances) & (
+    Study.expected_at >= func.coalesce(Study.last_image_at, Study.created_at)
+)
+"""The peer was asked after the last image came, and has as many as we."""
+
+
 def reopen(study: Study) -> None:
     """Back to receiving: the set of images changed, or an operator wants a skipped study read."""
     move(study, StudyState.RECEIVING)
     study.last_image_at = func.now()
     study.receiving_since = func.now()
+    study.expected_instances = study.expected_at = study.count_asked_at = study.announced_at = None
 
 
 def due(stable_after_s: float, max_wait_s: float) -> Any:  # a SQL condition
@@ -53,7 +60,8 @@ def due(stable_after_s: float, max_wait_s: float) -> Any:  # a SQL condition
     return (Study.state == StudyState.RECEIVING) & (
         (last + seconds <= func.now())
         | (Study.receiving_since + longest <= func.now())
-        | (Study.expected_instances <= Study.instances)
+        | _COUNT_AGREES
+        | Study.announced_at.is_not(None)
     )
 
 
@@ -81,13 +89,20 @@ def close_if_due(session: Session, study_id: uuid.UUID, stable_after_s: float, m
     )
     if study is None:
         return False
-    quiet_s = session.scalar(select(func.extract("epoch", func.now() - study.last_image_at)))
+    quiet_s, counted = session.execute(
+        select(func.extract("epoch", func.now() - study.last_image_at), _COUNT_AGREES).where(Study.id == study.id)
+    ).one()
     kind = "quiet"
-    if study.expected_instances is not None and study.expected_instances <= study.instances:
+    if counted:
         kind = "count"
+    elif study.announced_at is not None:
+        kind = "announced"
     elif quiet_s is not None and float(quiet_s) < (study.stable_after_s or stable_after_s):
         kind = "max_wait"
-    freeze(session, study, kind, {"quiet_s": round(float(quiet_s or 0)), "instances": study.instances})
+    evidence: dict[str, Any] = {"quiet_s": round(float(quiet_s or 0)), "instances": study.instances}
+    if study.expected_instances is not None:
+        evidence["expected"] = study.expected_instances
+    freeze(session, study, kind, evidence)
     return True
 
 
@@ -199,6 +214,16 @@ def locate(session: Session, named: str, site_ids: Sequence[uuid.UUID]) -> Study
             raise InvalidRequest(message, sites=sites)
     message = "There is no such study."
     raise NotFound(message)
+
+
+def counts_of(session: Session, site_id: uuid.UUID, study_instance_uids: Sequence[str]) -> dict[str, int]:
+    """How many instances each of these studies has at a site; those that are not there are left out."""
+    found: dict[str, int] = {}
+    for start in range(0, len(study_instance_uids), 1000):
+        some = study_instance_uids[start : start + 1000]
+        rows = select(Study).where(Study.site_id == site_id, Study.study_instance_uid.in_(some))
+        found |= {study.study_instance_uid: study.instances for study in session.scalars(rows)}
+    return found
 
 
 def retriable(session: Session, study: Study) -> uuid.UUID:

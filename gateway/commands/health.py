@@ -15,7 +15,11 @@ import click
 
 from gateway.commands import administrating, data_dir, example, say
 
-LOOPS = {"indexer": "indexer", "sweep": "sweep", "worker-cpu": "cpu", "worker-gpu": "gpu", "cpu": "cpu", "gpu": "gpu"}
+LOOPS = {
+    **{kind: kind for kind in ("indexer", "sweep", "courier", "cpu", "gpu")},
+    "worker-cpu": "cpu",
+    "worker-gpu": "gpu",
+}
 """The parts without a door, by every name they bear, and what the record (and `status`) calls their kind."""
 
 
@@ -36,7 +40,7 @@ LOOPS = {"indexer": "indexer", "sweep": "sweep", "worker-cpu": "cpu", "worker-gp
 def health(part: str, within_s: float) -> None:
     """Say by the exit status whether one part on this machine works: for a container's health check, or a supervisor's.
 
-    PART is listener, api, indexer, sweep, worker-cpu or worker-gpu; the workers also by the names that `status` gives them,
+    PART is listener, api, indexer, sweep, courier, worker-cpu or worker-gpu; the workers also by the names that `status` gives them,
     cpu and gpu.
     """
     doors: dict[str, Callable[[], bool]] = {"listener": _listener_answers, "api": _api_answers}

@@ -174,6 +174,20 @@ def sweep() -> None:
     sys.exit(keep_sweeping(settings))
 
 
+@gateway.command(epilog=example("countersign gateway courier"))
+@data_dir
+def courier() -> None:
+    """Make the calls to others: ask peers for their counts, report storage commitments. Several may run."""
+    from gateway.outbound.courier import main as deliver
+    from record.mounted import require_mounted_at
+    from record.settings import CourierSettings, load
+
+    settings = load(CourierSettings)
+    _require_schema(settings)
+    require_mounted_at(settings.database_url, settings.store)
+    sys.exit(deliver(settings))
+
+
 @click.command(
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": True, "help_option_names": []},
     add_help_option=False,

@@ -25,6 +25,7 @@ from gateway.dicom.peers import KnownPeer, Peers
 from gateway.dicom.reasons import remedy_of
 from gateway.dicom.seats import MAX_ASSOCIATIONS, Seats
 from gateway.dicom.server import Door, Server
+from gateway.dicom.telling import Told
 from gateway.dicom.wire import C_STORE_RQ, Command
 from gateway.headers import UID
 from gateway.intake import Intake, SopIdentity, Source
@@ -109,7 +110,9 @@ class Listener:
     def begin(self, association: Association, command: Command, accepted: Accepted) -> Receiving | None:
         """A request was read: open what takes its data set."""
         if command.field != C_STORE_RQ:
-            return None
+            if not Told.takes(command, accepted):
+                return None
+            return Told(self._spool.folder, association, command, accepted)
         title = association.asked.calling_ae_title if association.asked else ""
         peer = association.peer
         source = Source(

@@ -37,6 +37,7 @@ PARTS = (
     Part("worker-gpu", (*COMMAND, "worker", "gpu"), stage=2, stop_s=30),
     Part("indexer", (*COMMAND, "gateway", "gateway", "indexer"), stage=3, stop_s=15),
     Part("sweep", (*COMMAND, "gateway", "gateway", "sweep"), stage=3, stop_s=15),
+    Part("courier", (*COMMAND, "gateway", "gateway", "courier"), stage=3, stop_s=30),
 )
 
 

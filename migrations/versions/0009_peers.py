@@ -22,6 +22,9 @@ def upgrade() -> None:
     op.add_column("peers", sa.Column("port", sa.Integer(), nullable=True))
     op.add_column("peers", sa.Column("max_associations", sa.Integer(), nullable=True))
     op.add_column("peers", sa.Column("asks_count", sa.Boolean(), server_default=sa.text("false"), nullable=False))
+    op.add_column("studies", sa.Column("peer_id", sa.Uuid(), nullable=True))
+    op.add_column("studies", sa.Column("count_asked_at", sa.DateTime(timezone=True), nullable=True))
+    op.add_column("studies", sa.Column("announced_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("studies", sa.Column("expected_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("instances", sa.Column("association_id", sa.Uuid(), nullable=True))
 

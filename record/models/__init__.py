@@ -6,7 +6,7 @@ database's `now()`; DICOM's own dates stay text.
 """
 
 from record.models.accounts import Peer, Receiver, Site, Token, User, UserSession
-from record.models.arrivals import Association, Proposal
+from record.models.arrivals import Announcement, Association, Commitment, Proposal
 from record.models.base import Table
 from record.models.events import Event, Seal, UnsealedEvent
 from record.models.readings import Draft, DraftStep, Part, Reading, ReadingPicture, Worker
@@ -24,7 +24,9 @@ from record.models.studies import (
 
 __all__ = [
     "APPEND_ONLY",
+    "Announcement",
     "Association",
+    "Commitment",
     "ConflictDecision",
     "Delivery",
     "Draft",

@@ -1,4 +1,4 @@
-"""What the listeners tell: associations, and what was proposed on them."""
+"""What the listeners tell besides images: associations, storage commitments that were asked for, announcements."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
-from record.models.base import Table, key
+from record.models.base import Table, key, now, one_of
+from record.states import AnnouncementKind, CommitmentState
 
 
 class Proposal(Table):
@@ -51,3 +52,53 @@ class Association(Table):
     reason_code: Mapped[str]
     began_at: Mapped[datetime]
     ended_at: Mapped[datetime]
+
+
+class Commitment(Table):
+    """A storage commitment that a peer asked for (PS3.4, annex J), until it was told what became of it.
+
+    `asked` are pairs of SOP Class UID and SOP Instance UID. `not_before` is also the lease of who reports.
+    """
+
+    __tablename__ = "commitments"
+    __table_args__ = (
+        CheckConstraint(one_of("state", CommitmentState), name="state"),
+        Index("ix_commitments_waiting", "not_before", postgresql_where=text("state = 'queued'")),
+    )
+    id: Mapped[uuid.UUID] = key()
+    site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))
+    peer_id: Mapped[uuid.UUID]
+    transaction_uid: Mapped[str]
+    asked: Mapped[list[list[str]]] = mapped_column(JSONB)
+    state: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    failed_instances: Mapped[int | None]
+    last_code: Mapped[str | None]
+    received_at: Mapped[datetime]
+    not_before: Mapped[datetime] = now()
+    created_at: Mapped[datetime] = now()
+    reported_at: Mapped[datetime | None]
+
+
+class Announcement(Table):
+    """What a peer announced of studies: that instances can be had, or that a procedure step makes them.
+
+    Messages about one step share its `sop_instance_uid`; only the first names its studies. Rows are only ever added.
+    """
+
+    __tablename__ = "announcements"
+    __table_args__ = (
+        CheckConstraint(one_of("kind", AnnouncementKind), name="kind"),
+        Index("ix_announcements_studies", "study_instance_uids", postgresql_using="gin"),
+        Index("ix_announcements_step", "site_id", "sop_instance_uid"),
+    )
+    id: Mapped[uuid.UUID] = key()
+    site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))
+    peer_id: Mapped[uuid.UUID]
+    kind: Mapped[str]
+    sop_instance_uid: Mapped[str]
+    study_instance_uids: Mapped[list[str]]
+    status: Mapped[str]
+    instance_uids: Mapped[list[str]]
+    received_at: Mapped[datetime]
+    created_at: Mapped[datetime] = now()

@@ -92,9 +92,14 @@ class Study(Table):
     # completeness
     stable_after_s: Mapped[float | None]
     max_wait_s: Mapped[float | None]
+    peer_id: Mapped[uuid.UUID | None]
+    """Who sent its first instance; perhaps a peer no more."""
     expected_instances: Mapped[int | None]
-    """How many the peer says there are, when it was asked at `expected_at`."""
+    """How many that peer says there are, as it was told at `expected_at`; it was asked last at `count_asked_at`."""
     expected_at: Mapped[datetime | None]
+    count_asked_at: Mapped[datetime | None]
+    announced_at: Mapped[datetime | None]
+    """When everything was here that was announced; not if that is uncertain, or was before it was last reopened."""
     receiving_since: Mapped[datetime] = now()
     first_image_at: Mapped[datetime | None]
     last_image_at: Mapped[datetime | None]
@@ -132,6 +137,7 @@ class Instance(Table):
     __table_args__ = (
         CheckConstraint(one_of("kind", InstanceKind), name="kind"),
         Index("ix_instances_sop", "study_id", "sop_instance_uid"),
+        Index("ix_instances_sop_instance_uid", "sop_instance_uid"),
         Index(
             "uq_instances_first_side",
             "study_id",

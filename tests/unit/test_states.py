@@ -1,4 +1,4 @@
-"""The three lives, pair by pair, against a list of their own."""
+"""The lives, pair by pair, against a list of their own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from enum import StrEnum
 import pytest
 
 from record.errors import IllegalMove
-from record.states import LANE_ORDER, DeliveryState, ReadingState, ReportState, StudyState, allows, move
+from record.states import (
+    LANE_ORDER,
+    CommitmentState,
+    DeliveryState,
+    ReadingState,
+    ReportState,
+    StudyState,
+    allows,
+    move,
+)
 
 LEGAL = {
     StudyState: "-:receiving receiving:ready receiving:skipped ready:receiving skipped:receiving",
@@ -27,6 +36,7 @@ LEGAL = {
         "corrected:appended corrected:corrected corrected:entered_in_error"
     ),
     DeliveryState: "-:queued queued:sent queued:dead sent:acknowledged sent:queued sent:dead dead:queued",
+    CommitmentState: "-:queued queued:reported queued:dead dead:queued",
 }
 
 

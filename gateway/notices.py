@@ -1,0 +1,57 @@
+"""What a peer asked of us or told us besides images, durable beside the spool until a database takes it.
+
+Knows the form of such a file and its folder. Does not know DICOM, nor what a notice sets going. A notice is durable when
+`keep` returns: only then may the peer be told Success.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from record.durable import sync_folder, write_private
+from record.ids import new_id
+
+FOLDER = "notices"
+_NAME = re.compile(r"([0-9a-f]{32})\.json")
+MOST = 10_000
+"""Notices that may wait in one spool: who would leave more is told that there is no room."""
+
+
+def keep(spool_folder: Path, notice: Mapping[str, Any]) -> str:
+    """Make a notice durable; its id.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or fails; or as many wait as may.
+    """
+    folder = spool_folder / FOLDER
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, exist_ok=True)
+        sync_folder(spool_folder)
+    if len(os.listdir(folder)) >= MOST:
+        raise OSError("too many notices wait")
+    name = new_id().hex
+    write_private(folder / f"{name}.json", json.dumps(dict(notice), separators=(",", ":")))
+    return name
+
+
+def waiting(spool_folder: Path, most: int = 100) -> Iterator[tuple[Path, str, dict[str, Any] | None]]:
+    """The notices that wait, the oldest first: file, id, and what it says, None for one that is broken."""
+    with contextlib.suppress(FileNotFoundError):
+        names = sorted(name for name in os.listdir(spool_folder / FOLDER) if _NAME.fullmatch(name))
+        for name in names[:most]:
+            path = spool_folder / FOLDER / name
+            try:
+                said = json.loads(path.read_bytes())
+            except FileNotFoundError:
+                continue
+            except ValueError:
+                said = None
+            yield path, name.partition(".")[0], said if isinstance(said, dict) else None

@@ -1,0 +1,1 @@
+"""What leaves the house: every call that we make to somebody else's server."""

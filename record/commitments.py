@@ -1,0 +1,180 @@
+"""Storage commitments: what a peer asked us to keep, and what it is told of it (PS3.4, annex J).
+
+Knows when an instance is kept: it has a row at the peer's site and its file is in the store. Does not know how a peer is told
+(`gateway.outbound`), nor DICOM's form of it. Who reports holds a commitment by its `not_before`: one that died is tried again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from record import audit
+from record.models import Commitment, Instance, Peer, Study
+from record.states import CommitmentState, move
+from record.store import Kind, Store
+
+LEASE_S = 120.0
+WAIT_S = 60.0
+"""So long after it was asked for, an instance that is not here yet may still be on its way through a spool."""
+_LOOK_AGAIN_S = 2.0
+_LONGEST_PAUSE_S = 900.0
+MAX_ATTEMPTS = 100
+"""About a day, with the longest pause between them."""
+NO_SUCH_INSTANCE, CLASS_CONFLICT, NOT_KEPT = 0x0112, 0x0119, 0x0110
+"""Failure reasons (PS3.3, C.14.1.1)."""
+_AT_ONCE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a commitment: SOP class and instance of what is kept, and of what is not with the reason."""
+
+    kept: list[tuple[str, str]]
+    failed: list[tuple[str, str, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A commitment that is to be reported now, and where to."""
+
+    commitment_id: uuid.UUID
+    transaction_uid: str
+    host: str
+    port: int
+    ae_title: str
+    verdict: Verdict
+
+
+def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> None:
+    """Keep what a peer asked for, once; a peer that is no more cannot be told, so it asked for nothing."""
+    peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
+    if peer is None or session.get(Commitment, notice_id) is not None:
+        return
+    made = Commitment(
+        id=notice_id,
+        site_id=peer.site_id,
+        peer_id=peer.id,
+        transaction_uid=str(notice["transaction_uid"]),
+        asked=[[str(class_uid), str(instance_uid)] for class_uid, instance_uid in notice["references"]],
+        state="",
+        received_at=datetime.fromisoformat(notice["received_at"]),
+    )
+    move(made, CommitmentState.QUEUED)
+    session.add(made)
+    audit.write(
+        session,
+        "commitment_asked",
+        site_id=peer.site_id,
+        peer_id=peer.id,
+        commitment_id=notice_id,
+        count=len(made.asked),
+    )
+
+
+def claim(session: Session, store: Store) -> Errand | None:
+    """The next commitment that is to be reported, held for a lease; None when there is none.
+
+    One whose instances may still be in a spool is looked at again a little later, and counts as no attempt.
+    """
+    while True:
+        row = session.execute(
+            select(Commitment, Peer)
+            .outerjoin(Peer, Peer.id == Commitment.peer_id)
+            .where(Commitment.state == CommitmentState.QUEUED, Commitment.not_before <= func.now())
+            .order_by(Commitment.not_before)
+            .limit(1)
+            .with_for_update(skip_locked=True, of=Commitment)
+        ).first()
+        if row is None:
+            return None
+        found, peer = row[0], row[1]
+        if peer is None or not peer.port or not peer.address:
+            found.last_code = "peer_unknown"
+            move(found, CommitmentState.DEAD)
+            session.flush()
+            continue
+        verdict = judge(session, store, found)
+        waited_s = session.scalar(
+            select(func.extract("epoch", func.now() - Commitment.created_at)).where(Commitment.id == found.id)
+        )
+        if any(why == NO_SUCH_INSTANCE for _, _, why in verdict.failed) and float(waited_s or 0) < WAIT_S:
+            found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, _LOOK_AGAIN_S)
+            session.flush()
+            continue
+        found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
+        found.attempts += 1
+        return Errand(found.id, found.transaction_uid, peer.address, peer.port, peer.ae_title, verdict)
+
+
+def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
+    """Which of the instances are kept, as of now."""
+    kept: list[tuple[str, str]] = []
+    failed: list[tuple[str, str, int]] = []
+    for start in range(0, len(commitment.asked), _AT_ONCE):
+        asked = [(class_uid, instance_uid) for class_uid, instance_uid in commitment.asked[start : start + _AT_ONCE]]
+        rows = session.execute(
+            select(Instance.sop_instance_uid, Instance.sop_class_uid, Instance.id)
+            .join(Study, Study.id == Instance.study_id)
+            .where(
+                Study.site_id == commitment.site_id,
+                Instance.sop_instance_uid.in_([instance_uid for _, instance_uid in asked]),
+                Instance.duplicate_of_id.is_(None),
+                Instance.erased_at.is_(None),
+            )
+        ).all()
+        sides: dict[str, list[tuple[str, uuid.UUID]]] = {}
+        for row in rows:
+            sides.setdefault(row.sop_instance_uid, []).append((row.sop_class_uid, row.id))
+        for class_uid, instance_uid in asked:
+            why = _why_not(store, class_uid, sides.get(instance_uid, ()))
+            if why is None:
+                kept.append((class_uid, instance_uid))
+            else:
+                failed.append((class_uid, instance_uid, why))
+    return Verdict(kept, failed)
+
+
+def reported(session: Session, errand: Errand) -> None:
+    """The peer has been told."""
+    found = session.get_one(Commitment, errand.commitment_id, with_for_update=True)
+    if found.state != CommitmentState.QUEUED:
+        return
+    move(found, CommitmentState.REPORTED)
+    found.reported_at, found.last_code, found.failed_instances = func.now(), None, len(errand.verdict.failed)
+    audit.write(
+        session,
+        "commitment_reported",
+        site_id=found.site_id,
+        peer_id=found.peer_id,
+        commitment_id=found.id,
+        count=len(errand.verdict.kept),
+        failed=len(errand.verdict.failed),
+    )
+
+
+def not_reported(session: Session, errand: Errand, code: str) -> None:
+    """The peer could not be told: later, with longer and longer pauses, and at last no more."""
+    found = session.get_one(Commitment, errand.commitment_id, with_for_update=True)
+    if found.state != CommitmentState.QUEUED:
+        return
+    found.last_code = code
+    if found.attempts >= MAX_ATTEMPTS:
+        move(found, CommitmentState.DEAD)
+        return
+    pause_s = min(_LONGEST_PAUSE_S, 2.0 ** min(found.attempts, 20))
+    found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause_s)
+
+
+def _why_not(store: Store, class_uid: str, sides: Iterable[tuple[str, uuid.UUID]]) -> int | None:
+    same = [instance_id for of_class, instance_id in sides if of_class == class_uid]
+    if not same:
+        return CLASS_CONFLICT if list(sides) else NO_SUCH_INSTANCE
+    there = (store.size_bytes(Kind.INSTANCE, instance_id.hex) for instance_id in same)
+    return None if all(size is not None for size in there) else NOT_KEPT

@@ -1,0 +1,64 @@
+"""The peer's own count of a study's instances, as evidence that it is complete.
+
+Knows which studies are to be asked about, when, and what an answer means. Does not know how a peer is asked.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from record.models import Peer, Study
+from record.states import StudyState
+
+ASK_AGAIN_S = 15.0
+"""A peer that has more than we, or did not answer, is asked again so much later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A study, and the peer to ask about it."""
+
+    study_id: uuid.UUID
+    study_instance_uid: str
+    host: str
+    port: int
+    ae_title: str
+
+
+def claim(session: Session, after_s: float) -> Question | None:
+    """The next study to ask about: quiet for `after_s`, and not asked about since its last image, or not for a while."""
+    quiet = Study.last_image_at + func.make_interval(0, 0, 0, 0, 0, 0, after_s) <= func.now()
+    long_ago = Study.count_asked_at + func.make_interval(0, 0, 0, 0, 0, 0, ASK_AGAIN_S) <= func.now()
+    row = session.execute(
+        select(Study, Peer)
+        .join(Peer, Peer.id == Study.peer_id)
+        .where(
+            Study.state == StudyState.RECEIVING,
+            Peer.asks_count,
+            Peer.port.is_not(None),
+            Peer.address != "",
+            quiet,
+            Study.count_asked_at.is_(None) | (Study.count_asked_at < Study.last_image_at) | long_ago,
+        )
+        .order_by(Study.last_image_at)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Study)
+    ).first()
+    if row is None:
+        return None
+    study, peer = row[0], row[1]
+    study.count_asked_at = func.now()
+    return Question(study.id, study.study_instance_uid, peer.address, peer.port or 0, peer.ae_title)
+
+
+def answered(session: Session, question: Question, count: int | None) -> None:
+    """Keep what the peer said; nothing, if it does not know the study or does not count."""
+    study = session.get(Study, question.study_id, with_for_update=True)
+    if study is None or study.state != StudyState.RECEIVING or count is None:
+        return
+    study.expected_instances = count
+    study.expected_at = study.count_asked_at  # an image that came since makes it another question

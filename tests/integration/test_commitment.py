@@ -1,0 +1,201 @@
+"""Storage commitment: asked for at our door, judged when everything had time to come, told on an association of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import UID
+from pynetdicom import AE
+from pynetdicom.sop_class import StorageCommitmentPushModel
+from sqlalchemy import Engine, text
+
+from gateway import notices
+from gateway.dicom.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
+from gateway.indexer import Indexer
+from gateway.launcher.processes import free_port
+from gateway.outbound.courier import Courier
+from record import commitments, peers
+from record.db import connect, transaction
+from record.settings import CourierSettings
+from record.store import Kind, Store
+from tests.archives import asker
+from tests.conftest import FreshDatabase
+from tests.instances import CT, instance, saved, uid
+from tests.listeners import AET, Running, listening
+
+PACS = "PACS"
+
+
+@pytest.fixture
+def engine(database: FreshDatabase) -> Iterator[Engine]:
+    made = connect(database.url)
+    yield made
+    made.dispose()
+
+
+class Place:
+    """A listener, its record, and a peer that asks."""
+
+    def __init__(self, listener: Running, engine: Engine, database: FreshDatabase, folder: Path) -> None:
+        self.listener, self.engine = listener, engine
+        self.store = Store(folder / "store")
+        settings = CourierSettings(database_url=database.url, store=folder / "store", call_timeout_s=5)
+        self.courier = Courier(engine, self.store, settings)
+        self.indexer = Indexer(engine, self.store, listener.root)
+        self.index()
+
+    def index(self) -> None:
+        self.indexer.run_once()
+
+    def ask(self, *references: tuple[str, str], calling: str = PACS, **more: Any) -> int:
+        """Ask for storage commitment; the status that is answered."""
+        asked = Dataset()
+        asked.TransactionUID = more.get("transaction", uid())
+        asked.ReferencedSOPSequence = []
+        for class_uid, instance_uid in references:
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = class_uid, instance_uid
+            asked.ReferencedSOPSequence.append(item)
+        ae = AE(calling)
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 10
+        ae.add_requested_context(StorageCommitmentPushModel)
+        association = ae.associate("127.0.0.1", self.listener.port, ae_title=AET)
+        assert association.is_established
+        status, _ = association.send_n_action(
+            asked,
+            more.get("action", 1),
+            UID(STORAGE_COMMITMENT),
+            UID(more.get("instance", STORAGE_COMMITMENT_INSTANCE)),
+        )
+        association.release()
+        return int(status.Status)
+
+    def state(self) -> list[tuple[str, int, str | None]]:
+        with self.engine.connect() as connection:
+            rows = connection.execute(text("SELECT state, attempts, last_code FROM commitments ORDER BY id"))
+            return [(row.state, row.attempts, row.last_code) for row in rows]
+
+    def due(self) -> None:
+        """What waits for its time is due now."""
+        with self.engine.begin() as connection:
+            connection.execute(text("UPDATE commitments SET not_before = now()"))
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def place(tmp_path: Path, engine: Engine, database: FreshDatabase, port: int) -> Iterator[Place]:
+    with transaction(engine) as session:
+        peers.add_peer(session, site=None, ae_title=PACS, address="127.0.0.1", port=port)
+        peers.add_peer(session, site=None, ae_title="MUTE", address="127.0.0.1")
+    with listening(tmp_path / "spool", open_peers=0) as listener:
+        yield Place(listener, engine, database, tmp_path)
+
+
+def test_a_peer_is_told_what_is_kept_and_what_is_not(place: Place, port: int, tmp_path: Path, monkeypatch: Any) -> None:
+    kept, lost = instance(side=64), instance(side=64)
+    paths = [saved(tmp_path, ds) for ds in (kept, lost)]
+    assert set(place.listener.send(*paths, calling_aet=PACS).values()) == {0}
+    place.index()
+    assert place.ask((CT, kept.SOPInstanceUID)) == 0
+    place.index()
+    with asker(PACS, port) as told:
+        assert place.courier.run_once()
+        ((event, report),) = told.reports
+        assert event == 1
+        assert [item.ReferencedSOPInstanceUID for item in report.ReferencedSOPSequence] == [kept.SOPInstanceUID]
+        assert place.state() == [("reported", 1, None)]
+        assert not place.courier.run_once(), "once"
+        with place.engine.connect() as connection:
+            where = {"uid": lost.SOPInstanceUID}
+            lost_id = connection.execute(
+                text("SELECT id FROM instances WHERE sop_instance_uid = :uid"), where
+            ).scalar_one()
+        place.store.delete(Kind.INSTANCE, lost_id.hex)
+        monkeypatch.setattr(commitments, "WAIT_S", 0.0)
+        mr = "1.2.840.10008.5.1.4.1.1.4"
+        assert (
+            place.ask((CT, kept.SOPInstanceUID), (mr, kept.SOPInstanceUID), (CT, "1.2.3"), (CT, lost.SOPInstanceUID))
+            == 0
+        )
+        place.index()
+        assert place.courier.run_once()
+        event, report = told.reports[-1]
+        assert event == 2
+        assert len(report.ReferencedSOPSequence) == 1
+        why = {
+            (item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID): item.FailureReason
+            for item in report.FailedSOPSequence
+        }
+        assert why == {(mr, kept.SOPInstanceUID): 0x0119, (CT, "1.2.3"): 0x0112, (CT, lost.SOPInstanceUID): 0x0110}
+
+
+def test_what_is_still_on_its_way_is_waited_for(place: Place, port: int, tmp_path: Path) -> None:
+    ds = instance(side=64)
+    assert place.ask((CT, ds.SOPInstanceUID)) == 0
+    place.index()
+    assert not place.courier.run_once()
+    assert place.state() == [("queued", 0, None)]
+    assert place.listener.send(saved(tmp_path, ds), calling_aet=PACS).popitem()[1] == 0
+    place.index()
+    place.due()
+    with asker(PACS, port) as told:
+        assert place.courier.run_once()
+        assert [event for event, _ in told.reports] == [1]
+
+
+def test_a_request_outlasts_a_restart_of_everybody_and_a_peer_that_is_away(
+    place: Place, port: int, tmp_path: Path
+) -> None:
+    ds = instance(side=64)
+    assert place.listener.send(saved(tmp_path, ds), calling_aet=PACS).popitem()[1] == 0
+    assert place.ask((CT, ds.SOPInstanceUID)) == 0
+    place.listener.process.kill()
+    place.index()
+    assert place.courier.run_once()
+    assert place.state() == [("queued", 1, "no_association")]
+    assert not place.courier.run_once(), "not at once again"
+    with asker(PACS, port) as told:
+        told.status = 0x0110
+        place.due()
+        assert place.courier.run_once()
+        assert place.state() == [("queued", 2, "status_0110")]
+        told.status = 0
+        place.due()
+        assert place.courier.run_once()
+        assert place.state() == [("reported", 3, None)]
+
+
+def test_what_cannot_be_done_is_refused_with_the_status_that_says_why(place: Place) -> None:
+    assert place.ask((CT, "1.2.3"), instance="1.2.3") == 0x0112
+    assert place.ask((CT, "1.2.3"), action=2) == 0x0123
+    assert place.ask() == 0x0115
+    assert place.ask((CT, "1.2.3"), calling="MUTE") == 0x0124, "nobody knows where to report to"
+    place.index()
+    assert place.state() == []
+    assert list(notices.waiting(place.listener.root / "00")) == []
+
+
+def test_a_notice_that_cannot_be_taken_up_is_kept_and_holds_up_no_other(place: Place, tmp_path: Path) -> None:
+    folder = place.listener.root / "00"
+    notices.keep(folder, {"kind": "commitment"})
+    assert place.ask((CT, "1.2.3")) == 0
+    place.index()
+    assert [state for state, _, _ in place.state()] == ["queued"]
+    assert [path.suffix for path in (folder / "notices").iterdir()] == [".failed"]
+
+
+def test_a_peer_that_is_no_more_cannot_be_told(place: Place) -> None:
+    assert place.ask((CT, "1.2.3")) == 0
+    place.index()
+    with transaction(place.engine) as session:
+        peers.remove_peer(session, ae_title=PACS, address="127.0.0.1")
+    assert not place.courier.run_once()
+    assert place.state() == [("dead", 0, "peer_unknown")]
