@@ -9,15 +9,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from record.ids import new_id
-
 FOLDER = "logbook"
+_NAME = re.compile(r"[0-9]{10}\.jsonl")
 _FILE_BYTES = 1 << 18
 _MOST_FILES = 256
 """Together 64 MB; while no database takes them, the oldest go."""
@@ -63,9 +63,11 @@ class Logbook:
             os.close(self._descriptor)
             self._descriptor = None
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        for old in pages(self._folder.parent)[: -_MOST_FILES + 1]:
+        there = pages(self._folder.parent)
+        for old in there[: -_MOST_FILES + 1]:
             old.unlink(missing_ok=True)
-        path = self._folder / f"{new_id().hex}.jsonl"
+        number = int(there[-1].stem) + 1 if there else 1  # the last one stays, so that no number comes again
+        path = self._folder / f"{number:010}.jsonl"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._descriptor, self._room = descriptor, _FILE_BYTES
         return descriptor
@@ -105,10 +107,10 @@ class Reader:
 
 
 def pages(spool_folder: Path) -> list[Path]:
-    """The files of a logbook, the oldest first (ids begin with the time)."""
+    """The files of a logbook, the oldest first."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         folder = spool_folder / FOLDER
-        return [folder / name for name in sorted(os.listdir(folder)) if name.endswith(".jsonl")]
+        return [folder / name for name in sorted(os.listdir(folder)) if _NAME.fullmatch(name)]
     return []
 
 

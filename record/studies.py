@@ -97,7 +97,9 @@ def close_if_due(session: Session, study_id: uuid.UUID, stable_after_s: float, m
         kind = "count"
     elif study.announced_at is not None:
         kind = "announced"
-    elif quiet_s is not None and float(quiet_s) < (study.stable_after_s or stable_after_s):
+    elif quiet_s is not None and float(quiet_s) < (
+        stable_after_s if study.stable_after_s is None else study.stable_after_s
+    ):
         kind = "max_wait"
     evidence: dict[str, Any] = {"quiet_s": round(float(quiet_s or 0)), "instances": study.instances}
     if study.expected_instances is not None:

@@ -59,6 +59,7 @@ def everybody(session: Session) -> None:
     tell(session, "indexer", **spool_facts())
     tell(session, "api")
     tell(session, "sweep")
+    tell(session, "courier")
     readings.report_worker(session, "host:1", "cpu", model="phantom", slots=1, identity={})
     readings.report_worker(
         session, "host:2", "gpu", model="phantom", slots=4, identity={"where": "NVIDIA H100", "busy": 1}

@@ -8,14 +8,20 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say
 from gateway.commands.output import print_json, print_table, printable
 from record.errors import InvalidRequest, PeerUnavailable
+
+if TYPE_CHECKING:
+    from gateway.dicom.calling import Destination
+    from gateway.dicom.find import Held
 
 
 class _Since(click.ParamType[date]):
@@ -85,6 +91,7 @@ def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float,
     held = list(find.studies(to, since.strftime("%Y%m%d")))
     with administrating() as session:
         ours = studies.counts_of(session, site_id, [each.study_instance_uid for each in held])
+    held = [each if each.instances is not None else _counted(to, each, ours) for each in held]
     lacking = [
         _Lacking(
             each.study_instance_uid,
@@ -133,3 +140,12 @@ def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float,
     say(f"{to.ae_title} has {len(held)} studies since {since}; {len(lacking)} are lacking here")
     came = all(told.startswith("sent ") and "failed" not in told for told in fetched.values())
     sys.exit(1 if lacking and not (fetch and came) else 0)
+
+
+def _counted(to: Destination, held: Held, ours: Mapping[str, int]) -> Held:
+    """A study whose archive tells no count, with one; only of what we have as well is it worth asking."""
+    from gateway.dicom import find
+
+    if held.study_instance_uid not in ours:
+        return held
+    return replace(held, instances=find.count_of(to, held.study_instance_uid))

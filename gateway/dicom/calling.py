@@ -157,7 +157,9 @@ def hold(association: Association) -> None:
     Its `send_c_*` ask that thread to pause and look at a flag, which now and then still tells of its last pause: the thread
     then takes the answer away as a message that nobody expects. Here it has come to a halt before this returns.
     """
-    held = association._reactor_checkpoint = _Held()  # noqa: SLF001
+    former, held = association._reactor_checkpoint, _Held()  # noqa: SLF001
+    association._reactor_checkpoint = held  # noqa: SLF001
+    former.set()  # whoever waits there comes over
     while association.is_alive() and not held.reached.wait(0.05):
         continue
 

@@ -6,14 +6,16 @@ checked or capped here.
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydicom import uid
 from pydicom.dataset import Dataset
+from pynetdicom.association import Association
 
-from gateway.dicom.calling import Destination, Refusal, associate, cut, end
+from gateway.dicom.calling import Destination, Refusal, associate, cut, end, hold
 from gateway.headers import UID
 from record.errors import PeerUnavailable
 
@@ -35,7 +37,9 @@ class Held:
 
 
 def count_of(to: Destination, study_instance_uid: str) -> int | None:
-    """How many instances of a study the archive says it has; None if it does not know the study or does not count.
+    """How many instances of a study the archive says it has; None if it does not know the study.
+
+    An archive that does not count them itself is asked for the series, and for the images of each.
 
     Raises
     ------
@@ -44,8 +48,17 @@ def count_of(to: Destination, study_instance_uid: str) -> int | None:
     """
     asked = _asked()
     asked.StudyInstanceUID = study_instance_uid
-    held = [each for each in _found(to, asked) if each.study_instance_uid == study_instance_uid]
-    return held[0].instances if held else None
+    with _asking(to) as opened:
+        held = [
+            each
+            for each in map(_held, _answers(to, opened, asked))
+            if each and each.study_instance_uid == study_instance_uid
+        ]
+        if not held or held[0].instances is not None:
+            return held[0].instances if held else None
+        series = _uids(_answers(to, opened, _below(study_instance_uid)), "SeriesInstanceUID")
+        images = (_uids(_answers(to, opened, _below(study_instance_uid, each)), "SOPInstanceUID") for each in series)
+        return len(set().union(*images)) or None
 
 
 def studies(to: Destination, since_date: str = "") -> Iterator[Held]:
@@ -59,10 +72,11 @@ def studies(to: Destination, since_date: str = "") -> Iterator[Held]:
     asked = _asked()
     asked.StudyDate = f"{since_date}-" if since_date else ""
     known: set[str] = set()
-    for each in _found(to, asked):
-        if each.study_instance_uid not in known and len(known) < MAX_STUDIES:
-            known.add(each.study_instance_uid)
-            yield each
+    with _asking(to) as opened:
+        for each in map(_held, _answers(to, opened, asked)):
+            if each is not None and each.study_instance_uid not in known and len(known) < MAX_STUDIES:
+                known.add(each.study_instance_uid)
+                yield each
 
 
 def answers(to: Destination) -> None:
@@ -85,7 +99,20 @@ def _asked() -> Dataset:
     return asked
 
 
-def _found(to: Destination, asked: Dataset) -> Iterator[Held]:
+def _below(study_instance_uid: str, series_instance_uid: str | None = None) -> Dataset:
+    """The question for the series of a study, or for the images of one of them."""
+    asked = Dataset()
+    asked.QueryRetrieveLevel = "SERIES" if series_instance_uid is None else "IMAGE"
+    asked.StudyInstanceUID = study_instance_uid
+    asked.SeriesInstanceUID = series_instance_uid or ""
+    if series_instance_uid is not None:
+        asked.SOPInstanceUID = ""
+    return asked
+
+
+@contextlib.contextmanager
+def _asking(to: Destination) -> Iterator[Association]:
+    """An association on which the archive answers questions."""
     opened = associate(to, _KINDS)
     if isinstance(opened, Refusal):
         raise PeerUnavailable(f"{to.ae_title} cannot be asked: {opened.why}.")
@@ -93,15 +120,7 @@ def _found(to: Destination, asked: Dataset) -> Iterator[Held]:
     try:
         if not any(context.abstract_syntax == STUDY_ROOT_FIND for context in opened.accepted_contexts):
             raise PeerUnavailable(f"{to.ae_title} answers no C-FIND of the study root model from us.")
-        for status, identifier in opened.send_c_find(asked, STUDY_ROOT_FIND):
-            if "Status" not in status:
-                raise PeerUnavailable(f"{to.ae_title} fell silent while it was asked.")
-            if status.Status in _PENDING:
-                held = _held(identifier)
-                if held is not None:
-                    yield held
-            elif status.Status != 0:
-                raise PeerUnavailable(f"{to.ae_title} answers a C-FIND with 0x{status.Status:04X}.")
+        yield opened
         whole = True
     except (RuntimeError, ValueError):
         raise PeerUnavailable(f"{to.ae_title} was lost while it was asked.") from None
@@ -109,10 +128,33 @@ def _found(to: Destination, asked: Dataset) -> Iterator[Held]:
         end(opened) if whole else cut(opened)
 
 
-def _held(identifier: Dataset | None) -> Held | None:
+def _answers(to: Destination, opened: Association, asked: Dataset) -> Iterator[Dataset]:
+    hold(opened)
+    for status, identifier in opened.send_c_find(asked, STUDY_ROOT_FIND):
+        if "Status" not in status:
+            raise PeerUnavailable(f"{to.ae_title} fell silent while it was asked.")
+        if status.Status not in _PENDING:
+            if status.Status != 0:
+                raise PeerUnavailable(f"{to.ae_title} answers a C-FIND with 0x{status.Status:04X}.")
+        elif identifier is not None:
+            yield identifier
+
+
+def _uids(answers: Iterable[Dataset], keyword: str) -> list[str]:
+    """Each usable UID once, as many as a study may have."""
+    found: dict[str, None] = {}
+    for each in answers:
+        with contextlib.suppress(Exception):  # a stranger's value goes through a parser that is not ours
+            uid = str(each.get(keyword, ""))
+            if UID.fullmatch(uid) and len(found) < MAX_STUDIES:
+                found[uid] = None
+    return list(found)
+
+
+def _held(identifier: Dataset) -> Held | None:
     try:
-        named = str(identifier.StudyInstanceUID) if identifier is not None else ""
-        if identifier is None or not UID.fullmatch(named):
+        named = str(identifier.get("StudyInstanceUID", ""))
+        if not UID.fullmatch(named):
             return None
         counted = _COUNT.fullmatch(str(identifier.get("NumberOfStudyRelatedInstances", "")))
         modalities = identifier.get("ModalitiesInStudy", "")

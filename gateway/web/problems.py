@@ -41,6 +41,7 @@ STATUS: Mapping[type[errors.CountersignError], int] = {
     errors.StaleRevision: 409,
     errors.NewImages: 409,
     errors.Conflict: 409,
+    errors.PeerUnavailable: 502,
 }
 """The web door's table; what stands here neither through itself nor its parents is a 500."""
 
@@ -57,6 +58,7 @@ TITLES: Mapping[str, str] = {
     "stale_revision": "Somebody saved in between",
     "new_images": "The images are not those that were shown",
     "conflict": "In conflict with what is there",
+    "peer_unavailable": "Another system does not answer",
     "method_not_allowed": "This method is not served here",
     "too_large": "The request is too large",
     "erased": "The words are erased",

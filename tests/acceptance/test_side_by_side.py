@@ -34,7 +34,7 @@ from worker.phantom.dicom import Order, fresh_uids, write
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300)]
 STUDIES, VIEWS = 12, 2
-PARTS = {name: ("gateway", "gateway", name) for name in ("listener", "indexer", "api", "sweep")} | {
+PARTS = {name: ("gateway", "gateway", name) for name in ("listener", "indexer", "api", "sweep", "courier")} | {
     name: ("worker", name) for name in ("cpu", "gpu")
 }
 PASSWORD = "correct horse battery"

@@ -63,7 +63,7 @@ def test_the_record_and_its_workers_have_no_way_out() -> None:
     networks = composed()["networks"]
     assert networks["inside"]["internal"] is True
     outside = {name for name, service in SERVICES.items() if "outside" in service["networks"]}
-    assert outside == {"listener", "api", *PROXIES}
+    assert outside == {"listener", "api", "courier", *PROXIES}
 
 
 def test_every_service_gives_up_what_it_does_not_need() -> None:
@@ -117,7 +117,7 @@ def test_a_container_made_anew_takes_the_former_one_s_place_and_two_workers_stil
     """A part is known by its kind and host name: a fixed one for what runs once on a machine, which is in it."""
     named = {name: composed(COUNTERSIGN_MACHINE="alpha")["services"][name].get("hostname") for name in OURS}
     assert {name: host for name, host in named.items() if host} == {
-        name: f"{name}.alpha" for name in ("listener", "indexer", "api", "sweep")
+        name: f"{name}.alpha" for name in ("listener", "indexer", "api", "sweep", "courier")
     }
     assert SERVICES["sweep"]["hostname"] != composed(COUNTERSIGN_MACHINE="beta")["services"]["sweep"]["hostname"]
 

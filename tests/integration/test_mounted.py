@@ -30,7 +30,9 @@ def test_an_empty_store_under_a_record_with_images_is_not_written_to(run: Keepin
     assert len(run.stored()) == 2
 
 
-@pytest.mark.parametrize("part", [("gateway", "indexer"), ("gateway", "sweep"), ("worker", "cpu")])
+@pytest.mark.parametrize(
+    "part", [("gateway", "indexer"), ("gateway", "sweep"), ("gateway", "courier"), ("worker", "cpu")]
+)
 def test_a_part_does_not_start_on_a_store_that_is_not_mounted(run: Keeping, part: tuple[str, ...]) -> None:
     (run.folder / "store").rename(run.folder / "away")
     process = run.process(*part)

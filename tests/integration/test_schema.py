@@ -105,7 +105,8 @@ def test_a_revision_that_is_none_of_ours_is_refused(database: FreshDatabase, own
 
 
 @pytest.mark.parametrize(
-    "verb", [("gateway", "sweep"), ("gateway", "indexer"), ("gateway", "api"), ("worker", "cpu"), ("worker", "gpu")]
+    "verb",
+    [("gateway", part) for part in ("sweep", "indexer", "courier", "api")] + [("worker", "cpu"), ("worker", "gpu")],
 )
 @pytest.mark.slow
 def test_a_part_on_a_schema_that_is_not_its_own_ends_with_a_sentence(

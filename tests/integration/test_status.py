@@ -42,7 +42,7 @@ def desk(database: FreshDatabase, tmp_path: Path) -> Iterator[Desk]:
 
 def test_with_nothing_running_every_missing_part_has_its_alarm_and_the_command_that_starts_it(engine: Engine) -> None:
     found = seen(engine)
-    assert found.missing == ("indexer", "api", "sweep", "cpu", "gpu")
+    assert found.missing == ("indexer", "api", "sweep", "cpu", "gpu", "courier")
     commands = {one.code: one.command for one in found.alarms}
     assert commands["no_cpu"] == "countersign worker cpu"
     assert commands["no_indexer"] == "countersign gateway indexer"
@@ -57,9 +57,9 @@ def test_when_everybody_is_here_all_is_well(engine: Engine) -> None:
     assert found.alarms == ()
     assert found.is_well
     assert [(part.kind, part.verdict) for part in found.parts] == [
-        (kind, "up") for kind in ("listener", "indexer", "api", "sweep", "cpu", "gpu")
+        (kind, "up") for kind in ("listener", "indexer", "api", "sweep", "cpu", "gpu", "courier")
     ]
-    gpu = found.parts[-1]
+    gpu = found.parts[-2]
     assert (gpu.model, gpu.device, gpu.slots, gpu.busy) == ("phantom", "NVIDIA H100", 4, 1)
     json.dumps(found.as_dict(), default=str)
 

@@ -71,7 +71,7 @@ def test_real_parts_tell_fall_silent_when_they_are_killed_and_are_not_missed_whe
     ):
         wait_for(lambda: verdicts(engine) == all_up, 60, "four parts up")
         found = seen(engine)
-        assert found.missing == ("cpu", "gpu")
+        assert found.missing == ("cpu", "gpu", "courier")
         assert next(one for one in found.parts if one.kind == "listener").port == listener.port
         assert [(spool.spool, spool.files) for spool in found.spools] == [("00", 0)]
         assert {disk.place for disk in found.disks} == {"spool", "store"}
@@ -114,7 +114,7 @@ def test_a_worker_that_stops_in_good_order_is_not_missed(
         assert "no_sweep" not in codes(seen(engine))  # a worker sweeps as well
         assert bench.stop("cpu") == 0
         assert verdicts(engine) == {}
-        assert seen(engine).missing == ("indexer", "api", "sweep", "cpu", "gpu")
+        assert seen(engine).missing == ("indexer", "api", "sweep", "cpu", "gpu", "courier")
     finally:
         bench.close()
 

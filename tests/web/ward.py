@@ -233,7 +233,7 @@ def furnish(ward: Ward) -> None:
     _another_image(ward, ward.uids["arriving late"])
     add("queued", ward.study("Li^Wei", ends="queued", minutes=1, **chest))
     with transaction(ward.desk.engine) as session:
-        for kind in ("indexer", "api", "sweep"):
+        for kind in ("indexer", "api", "sweep", "courier"):
             parts.report(session, f"{kind}-of-the-ward", kind, {"every_s": 600.0})
         readings.report_worker(session, "ward:1", "cpu", model="phantom", slots=1, identity={})
         readings.report_worker(session, "ward:2", "gpu", model="phantom", slots=4, identity={"where": "GPU"})
