@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import mmap
 import os
 import uuid
 import zlib
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -141,8 +143,21 @@ class Incoming:
             self.close()
             raise _as_full(error) from error
 
-    def commit(self) -> Receipt:
+    def data_set_sha256(self) -> str:
+        """The digest of what came so far."""
+        digest, at = hashlib.sha256(), self._data_set_at
+        while self._descriptor is not None and (block := os.pread(self._descriptor, 1 << 20, at)):
+            digest.update(block)
+            at += len(block)
+        return digest.hexdigest()
+
+    def commit(self, admitting: AbstractContextManager[None] | None = None) -> Receipt:
         """Check what came against what was announced, and make it durable. When it returns, it is.
+
+        Parameters
+        ----------
+        admitting
+            Entered when the instance is found to be usable, left when it is durable; what it raises keeps the instance out.
 
         Raises
         ------
@@ -160,6 +175,11 @@ class Incoming:
         if identity.sop_instance_uid and identity.sop_instance_uid != self._sop.sop_instance_uid:
             raise MismatchedInstance("The data set is another instance.", reason_code="mismatched_sop_instance_uid")
         check(identity)
+        with admitting or contextlib.nullcontext():
+            received_at = self._make_durable()
+        return Receipt(uuid.UUID(hex=self.instance_id), self.size_bytes, received_at)
+
+    def _make_durable(self) -> datetime:
         received_at = datetime.now(UTC)
         try:
             descriptor = self._finish(received_at)
@@ -172,7 +192,7 @@ class Incoming:
             with contextlib.suppress(OSError):  # renamed, but perhaps not durably: it must not come in unacknowledged
                 (self._spool.ready / f"{self.instance_id}.dcm").unlink()
             raise _as_full(error) from error
-        return Receipt(uuid.UUID(hex=self.instance_id), self.size_bytes, received_at)
+        return received_at
 
     def quarantine(self, reason: str) -> None:
         """Keep what came aside, under a reason in small letters, bounded in bytes; the oldest go first."""

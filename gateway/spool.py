@@ -28,6 +28,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 from gateway.elements import Buffer, walk
@@ -50,6 +51,7 @@ _CHECKED = 124  # of the preamble's 128 bytes; the last four are the CRC-32 of t
 META_AT = 132
 _GROUP_LENGTH_BYTES = 12
 _EXPLICIT = "1.2.840.10008.1.2.1"
+_BLOCK = 1 << 20
 _NAME = re.compile(r"([0-9a-f]{32})\.dcm")
 _REASON = re.compile(r"[a-z_]{1,64}")
 _PRINTABLE = re.compile(r"[^ -~]")
@@ -270,6 +272,23 @@ def mapped(path: Path) -> Iterator[memoryview]:
             raise InvalidInstance("An empty file in the spool.", reason_code="damaged") from None
         with pages, memoryview(pages) as view:
             yield view
+
+
+def data_set_sha256(path: Path) -> str:
+    """The digest of a spooled file's data set, as the record has it.
+
+    Raises
+    ------
+    InvalidInstance
+        The file is not whole, or none of ours.
+    """
+    with mapped(path) as view:
+        told = read(path, view)
+        digest = sha256()
+        for start in range(told.data_set_at, len(view), _BLOCK):
+            with view[start : start + _BLOCK] as block:
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _ae_title(text: str) -> bytes:

@@ -240,6 +240,12 @@ class ListenerSettings(Program):
     """A peer that sends nothing for this long is cut off."""
     open_timeout_s: float = 10.0
     """A connection that has not asked for an association after this long is cut off."""
+    database_url: Annotated[
+        SecretStr | None,
+        BeforeValidator(_none_if_blank),
+        Field(validation_alias=AliasChoices("DATABASE_URL", "COUNTERSIGN_DATABASE_URL", "database_url")),
+    ] = None
+    """PostgreSQL, needed for strict peers alone: an image of theirs is compared with what is on record before it is taken."""
     report_s: float = 5.0
     """How often it tells, in a file of its spool, that it is here; the indexer passes that on."""
 

@@ -7,13 +7,16 @@ that).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import structlog
 
 from gateway.dicom.association import CANNOT_UNDERSTAND, SUCCESS, Answer, Association
+from gateway.dicom.strict import Strict
 from gateway.dicom.wire import MAX_COMMENT
 from gateway.intake import Incoming, Intake, SopIdentity, Source
 from record.errors import (
+    Busy,
     Conflict,
     CountersignError,
     InvalidInstance,
@@ -30,6 +33,7 @@ STATUS: tuple[tuple[type[CountersignError], int], ...] = (
     (MismatchedInstance, 0xA900),  # Error: Data Set does not match SOP Class
     (InvalidInstance, CANNOT_UNDERSTAND),
     (StoreFull, 0xA700),  # Refused: Out of resources; a sender tries again
+    (Busy, 0xA700),  # the same: a strict peer's image, while PostgreSQL is away
     (Conflict, 0x0111),  # Duplicate SOP Instance: a strict peer sent other bytes under a UID that is taken
     (NotPermitted, 0x0124),  # Refused: Not authorized
 )
@@ -39,14 +43,21 @@ STATUS: tuple[tuple[type[CountersignError], int], ...] = (
 class Arriving:
     """What a C-STORE brings. No call raises; after a failure the rest is read and dropped, so that the answer reaches the peer."""
 
-    def __init__(self, intake: Intake, association: Association, source: Source, sop: SopIdentity) -> None:
-        self._association = association
+    def __init__(
+        self, intake: Intake, association: Association, source: Source, sop: SopIdentity, strict: Strict | None = None
+    ) -> None:
+        self._association, self._source, self._sop, self._strict = association, source, sop, strict
         self._refusal: Exception | None = None
         self._incoming: Incoming | None = None
         try:
             self._incoming = intake.begin(source, sop)
         except (CountersignError, OSError) as error:
             self._refusal = error
+
+    def _admitting(self) -> AbstractContextManager[None] | None:
+        if self._strict is None or self._incoming is None:
+            return None
+        return self._strict.admitting(self._incoming, self._sop, self._source.site_name or "")
 
     def take(self, views: Sequence[memoryview]) -> None:
         """Bytes of the data set."""
@@ -69,7 +80,7 @@ class Arriving:
                 raise self._refusal
             if self._incoming is None:
                 return Answer(PROCESSING_FAILURE)
-            receipt = self._incoming.commit()
+            receipt = self._incoming.commit(self._admitting())
             self._association.instances += 1
             self._association.bytes += receipt.size_bytes
             return Answer(SUCCESS)
@@ -79,7 +90,7 @@ class Arriving:
                 self._incoming.quarantine(reason)
             return refused(error, reason)
         except CountersignError as error:
-            return refused(error, error.code)
+            return refused(error, str(error.facts.get("reason_code", error.code)))
         except Exception:  # the door: the peer is told, the association goes on
             _logger.exception("instance_failed")
             return Answer(PROCESSING_FAILURE)

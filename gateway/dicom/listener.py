@@ -25,6 +25,7 @@ from gateway.dicom.peers import KnownPeer, Peers
 from gateway.dicom.reasons import remedy_of
 from gateway.dicom.seats import MAX_ASSOCIATIONS, Seats
 from gateway.dicom.server import Door, Server
+from gateway.dicom.strict import Strict
 from gateway.dicom.telling import Told
 from gateway.dicom.wire import C_STORE_RQ, Command
 from gateway.headers import UID
@@ -55,6 +56,7 @@ class Listener:
         self._peers = Peers(settings.spool)
         self._spool = claim(settings)
         self._logbook = Logbook(self._spool.folder)
+        self._strict = Strict(settings.spool, settings.database_url)
         self.intake = Intake(self._spool, settings.min_free_bytes)
         taken = contexts(settings.private_sop_classes)
         terms = Terms(taken, MAX_PDU_BYTES, settings.open_timeout_s, settings.idle_timeout_s)
@@ -125,7 +127,7 @@ class Listener:
             association_id=association.id,
         )
         sop = SopIdentity(command.sop_class_uid, command.sop_instance_uid, accepted.transfer_syntax_uid)
-        return Arriving(self.intake, association, source, sop)
+        return Arriving(self.intake, association, source, sop, self._strict if peer and peer.strict else None)
 
     def ended(self, association: Association) -> None:
         """Tell what an association brought; who only knocked is not worth a line of the logbook."""
