@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := .cache/boot/bin/uv
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest
+.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest endure fuzz
 
 help: ## this list
 	@sed -nE 's|^([a-z-]+):.*## (.*)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,6 +38,14 @@ lock: setup ## refresh requirements/*.lock from requirements/*.in
 
 docs: setup ## write the tables of docs/ that are made from the code
 	@$(BIN)/python scripts/tables.py
+
+endure: setup ## faults for long: 200 kills, 50 power cuts (root), a minute without PostgreSQL and Redis (about 15 minutes)
+	@COUNTERSIGN_KILLS=$${COUNTERSIGN_KILLS:-200} COUNTERSIGN_POWER_CUTS=$${COUNTERSIGN_POWER_CUTS:-25} \
+	  COUNTERSIGN_OUTAGE_S=$${COUNTERSIGN_OUTAGE_S:-60} \
+	  $(BIN)/python -m pytest tests/acceptance/test_kill_intake.py tests/acceptance/test_power_cut.py --timeout 3600 $(ARGS)
+
+fuzz: setup ## bytes that nobody should send, for ten minutes (COUNTERSIGN_FUZZ_S=60: for one)
+	@COUNTERSIGN_FUZZ_S=$${COUNTERSIGN_FUZZ_S:-600} $(BIN)/python -m pytest tests/integration/test_fuzz.py --timeout 7200 $(ARGS)
 
 bench-ingest: setup ## how fast images are taken, beside other receivers (about 4 minutes; ARGS="--scenarios ct:1,mr:8 --rounds 3")
 	@$(BIN)/python benchmarks/ingest.py $(ARGS)

@@ -114,7 +114,7 @@ class Bench:
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder
         self.store = Store(folder / "store")
-        self._environment = (
+        self.environment = (
             {k: v for k, v in os.environ.items() if not k.startswith("COUNTERSIGN_")}
             | FAST
             | {"COUNTERSIGN_STORE": str(folder / "store"), "PYTHONUNBUFFERED": "1"}
@@ -180,7 +180,7 @@ class Bench:
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
                 self._wanted[name],
-                env=self._environment,
+                env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -6,13 +6,9 @@ has exactly one draft, every study exactly one live report, and `verify` finds n
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import signal
-import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,13 +18,12 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, text
 
-from gateway.launcher.folder import State
-from gateway.launcher.processes import StopRequest
-from gateway.launcher.servers import Servers
-from record import migrate, verification
+from gateway.launcher.processes import free_port
+from record import verification
 from record.db import connect, transaction
 from tests.bench import MODEL, Bench, SmallServer, admit_phantoms, small_server, states, wait_for
 from tests.line import dcmtk
+from tests.own_servers import OwnServers, own_servers
 from worker.phantom.anatomy import sample
 from worker.phantom.dicom import Order, fresh_uids, write
 
@@ -36,48 +31,10 @@ pytestmark = [pytest.mark.kill, pytest.mark.timeout(240)]
 READINGS = 24
 
 
-class OwnServers:
-    """PostgreSQL and Valkey that may be killed; each is brought back, as the supervisor would."""
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "logs").mkdir()
-        self._servers = Servers(folder, folder / "logs", State())
-        self._stop = StopRequest()
-        self._servers.start(self._stop)
-        migrate.upgrade(self.owner_url)
-        self.url, self.redis_url = self._servers.database_url(), self._servers.redis_url()
-
-    @property
-    def owner_url(self) -> str:
-        return self._servers.owner_database_url()
-
-    def kill_postgres(self) -> None:
-        _kill_group(self._servers.postgres.process.pid)
-
-    def kill_redis(self) -> None:
-        _kill_group(self._servers.valkey.process.pid)
-
-    def revive(self) -> None:
-        for server in self._servers.dead():
-            server.start(self._stop)
-
-    def close(self) -> None:
-        self._servers.stop(self._stop)
-
-
-def _kill_group(pid: int) -> None:
-    os.killpg(os.getpgid(pid), signal.SIGKILL)
-    time.sleep(0.1)
-
-
 @pytest.fixture
 def servers() -> Iterator[OwnServers]:
-    folder = Path(tempfile.mkdtemp(prefix="countersign-kill-"))
-    folder.chmod(0o711)
-    made = OwnServers(folder)
-    yield made
-    made.close()
-    shutil.rmtree(folder, ignore_errors=True)
+    with own_servers() as made:
+        yield made
 
 
 @pytest.fixture
@@ -278,12 +235,6 @@ def test_everything_killed_at_once(engine: Engine, servers: OwnServers, tmp_path
         assert found == []
     finally:
         bench.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_worker_frozen_longer_than_its_lease_is_fenced(engine: Engine, servers: OwnServers, tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def verified(machine: Machine) -> str:
     """What `countersign verify` says on one machine."""
     done = subprocess.run(
         [sys.executable, "-P", "-m", "gateway", "verify"],
-        env=machine.bench._environment,
+        env=machine.bench.environment,
         capture_output=True,
         text=True,
         check=False,

@@ -103,7 +103,7 @@ class Release:
         """Run one of its commands."""
         done = subprocess.run(
             [sys.executable, "-P", "-m", "gateway", *arguments],
-            env=self.bench._environment,
+            env=self.bench.environment,
             input=stdin,
             capture_output=True,
             text=True,
@@ -278,7 +278,7 @@ def assert_runs_from(release: Release, tree: Path) -> None:
             "-c",
             "import gateway, record, worker, migrations\nprint(gateway.__file__, record.__file__)",
         ],
-        env=release.bench._environment,
+        env=release.bench.environment,
         cwd=release.bench.folder,
         capture_output=True,
         text=True,
