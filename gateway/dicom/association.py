@@ -157,6 +157,7 @@ class Association:
         self._connection, self._terms, self._doors, self._secure = connection, terms, doors, secure
         self._contexts: dict[int, Accepted] = {}
         self._most_bytes = 0  # of a PDU that the peer takes
+        self._early = b""  # what came behind the request, from a peer that did not wait for the answer
         self._command = bytearray()
         self._request: tuple[int, Command] | None = None
         self._receiving: Receiving | None = None
@@ -255,6 +256,7 @@ class Association:
                 try:
                     pdu = A_ASSOCIATE_RQ()
                     pdu.decode(bytes(6) + bytes(field))
+                    self._early = inbox.rest()
                     return int.from_bytes(field[:2], "big"), pdu.to_primitive()
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
                     raise Broken("malformed_request", 6) from None
@@ -278,7 +280,7 @@ class Association:
 
     def _run(self) -> None:
         """Serve requests until the peer releases or aborts."""
-        inbox = Inbox(self._connection, self._terms.max_pdu_bytes, self._terms.idle_timeout_s)
+        inbox = Inbox(self._connection, self._terms.max_pdu_bytes, self._terms.idle_timeout_s, self._early)
         while True:
             for kind, field in inbox.whole():
                 if kind == wire.DATA_TF:

@@ -55,12 +55,15 @@ class Inbox:
         The length of a PDU's variable field that is taken.
     timeout_s
         A PDU has to be whole so long after its first byte, and the next one has to begin so long after it.
+    early
+        What another inbox had read and did not give out (`rest`).
     """
 
-    def __init__(self, connection: socket.socket, max_pdu_bytes: int, timeout_s: float) -> None:
+    def __init__(self, connection: socket.socket, max_pdu_bytes: int, timeout_s: float, early: bytes = b"") -> None:
         self._connection, self._max, self._timeout_s = connection, max_pdu_bytes, timeout_s
-        self._memory = memoryview(bytearray(max_pdu_bytes + _HEADER.size + _SLACK))
-        self._start = self._end = 0
+        self._memory = memoryview(bytearray(max(max_pdu_bytes + _HEADER.size, len(early)) + _SLACK))
+        self._memory[: len(early)] = early
+        self._start, self._end = 0, len(early)
         self._since = time.monotonic()
         whole, part = divmod(timeout_s, 1)
         connection.settimeout(None)  # the kernel's own timeouts: no poll() before every read
@@ -87,6 +90,10 @@ class Inbox:
             self._start = begins + length
             self._since = time.monotonic()
             yield kind, self._memory[begins : begins + length]
+
+    def rest(self) -> bytes:
+        """What was read and not given out yet."""
+        return bytes(self._memory[self._start : self._end])
 
     def fill(self) -> None:
         """Read what has come, and wait for it if nothing has. Views that were given are no longer good.
