@@ -17,6 +17,16 @@ from pydantic_settings import BaseSettings
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from pydicom.uid import UID
+from pynetdicom.sop_class import _STORAGE_CLASSES
+
+from gateway.dicom import reasons
+from gateway.dicom.arriving import PROCESSING_FAILURE, STATUS, WHEN
+from gateway.dicom.association import NO_APPLICATION_CONTEXT, OTHER_PROTOCOL
+from gateway.dicom.contexts import RETIRED_SOP_CLASSES, TRANSFER_SYNTAXES, storage_classes
+from gateway.dicom.listener import REJECTIONS
+from gateway.dicom.server import TOO_MANY, TOO_MANY_OF_PEER
+from gateway.dicom.statuses import meaning
 from record import settings
 from record.access import PERMITTED, SCOPES, Action
 from record.alarms import ADVICE, KINDS
@@ -29,6 +39,7 @@ PROGRAMS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("whatever sweeps: sweep, workers", settings.Sweeping),
     ("listener", settings.ListenerSettings),
     ("indexer", settings.IndexerSettings),
+    ("courier", settings.CourierSettings),
     ("api", settings.ApiSettings),
     ("worker cpu, worker gpu", settings.WorkerSettings),
     ("`countersign up` and `upgrade`, for servers of their own", settings.EmbeddedSettings),
@@ -44,6 +55,10 @@ def main() -> int:
         (DOCS / "operations.md", "alarms", alarms_table),
         (DOCS / "operations.md", "reasons", reasons_table),
         (DOCS / "security.md", "roles", roles_table),
+        (DOCS / "conformance.md", "rejections", rejections_table),
+        (DOCS / "conformance.md", "statuses", statuses_table),
+        (DOCS / "conformance.md", "classes", classes_table),
+        (DOCS / "conformance.md", "syntaxes", syntaxes_table),
     ):
         before = path.read_text()
         after = _with_table(before, name, table)
@@ -97,6 +112,51 @@ def reasons_table() -> str:
     """A row for each reason why a study has no draft."""
     rows = ["| reason | what to do |", "|---|---|"]
     return "\n".join(rows + [f"| `{code}` | {advice} |" for code, advice in ADVICE.items()])
+
+
+def rejections_table() -> str:
+    """A row for each way in which an association is rejected."""
+    rows = ["| result, source, reason | when | what to do |", "|---|---|---|"]
+    for each in [NO_APPLICATION_CONTEXT, OTHER_PROTOCOL, *REJECTIONS, TOO_MANY, TOO_MANY_OF_PEER]:
+        why, remedy = reasons.in_words(each.code)
+        rows.append(f"| {each.result}, {each.source}, {each.reason} | {why} | {remedy} |")
+    return "\n".join(rows)
+
+
+def statuses_table() -> str:
+    """A row for each status of C-STORE; each means the same to our own `countersign send`."""
+    rows = [
+        "| status | when | as `countersign send` tells it |",
+        "|---|---|---|",
+        "| 0x0000 | the instance is durable | |",
+    ]
+    listed = [(status, WHEN[error]) for error, status in STATUS]
+    for status, when in [*listed, (PROCESSING_FAILURE, "a fault of ours; the listener's log has it")]:
+        rows.append(f"| 0x{status:04X} | {when} | {meaning(status)} |")
+    return "\n".join(rows)
+
+
+def classes_table() -> str:
+    """A row for each storage class."""
+    rows = ["| SOP class | UID |", "|---|---|"]
+    named = {each: str(UID(each).name) for each in storage_classes()}
+    for each, name in named.items():
+        known = RETIRED_SOP_CLASSES.get(each) or (name if name != each else _keyword(each))
+        rows.append(f"| {known} | {each} |")
+    return "\n".join(rows)
+
+
+def syntaxes_table() -> str:
+    """A row for each transfer syntax, in our order."""
+    rows = ["| | transfer syntax | UID |", "|---|---|---|"]
+    return "\n".join(
+        rows + [f"| {number} | {each.name} | {each} |" for number, each in enumerate(TRANSFER_SYNTAXES, 1)]
+    )
+
+
+def _keyword(sop_class_uid: str) -> str:
+    """What pynetdicom calls a class that pydicom's dictionary does not have yet."""
+    return next((name for name, uid in _STORAGE_CLASSES.items() if uid == sop_class_uid), sop_class_uid)
 
 
 def _with_table(text: str, name: str, table: Callable[[], str]) -> str:

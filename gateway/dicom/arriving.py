@@ -6,7 +6,7 @@ that).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import structlog
@@ -38,6 +38,17 @@ STATUS: tuple[tuple[type[CountersignError], int], ...] = (
     (NotPermitted, 0x0124),  # Refused: Not authorized
 )
 """C-STORE response status by error, the first that fits (PS3.4 table B.2-1, PS3.7 annex C)."""
+
+WHEN: Mapping[type[CountersignError], str] = {
+    UnsupportedInstance: "its data set is deflated, which is not taken",
+    MismatchedInstance: "class or instance differ between the request and the data set",
+    InvalidInstance: "the data set cannot be read as far as its UIDs, or lacks one; it is kept aside, with the reason",
+    StoreFull: "the disk has too little room, or fails; send it again later",
+    Busy: "of a strict peer, while the database is away; send it again later",
+    Conflict: "of a strict peer: other bytes are stored under this UID",
+    NotPermitted: "this sender may not send this",
+}
+"""What each of these comes to, for the conformance statement."""
 
 
 class Arriving:

@@ -48,6 +48,10 @@ _CALLING_UNKNOWN = {
 }  # to a stranger all the same
 
 
+REJECTIONS = (_CALLED_UNKNOWN, *_CALLING_UNKNOWN.values())
+"""What this door rejects; its server, and the association itself, have others."""
+
+
 class Listener:
     """The door of one process: one server on a socket that listens, one spool."""
 

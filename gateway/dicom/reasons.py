@@ -74,14 +74,15 @@ _TLS = ("TLS failed", "Compare the certificates on both sides; the code is OpenS
 
 def remedy_of(code: str) -> str:
     """What to do about it; empty where nothing is to be done."""
-    return _of(code)[1] if code else ""
+    return in_words(code)[1] if code else ""
 
 
 def told(outcome: str, code: str) -> str:
     """How it ended, in words."""
     words = OUTCOMES.get(outcome, outcome)
-    return f"{words}: {_of(code)[0]}" if code else words
+    return f"{words}: {in_words(code)[0]}" if code else words
 
 
-def _of(code: str) -> tuple[str, str]:
+def in_words(code: str) -> tuple[str, str]:
+    """What a code means, and what to do about it."""
     return _REASONS.get(code) or (_TLS if code.startswith("tls_") else _PROTOCOL)
