@@ -1,9 +1,9 @@
-"""From the bytes of a data set to an `InstanceHeader`, within limits that hold whatever the bytes are.
+"""What an instance says of itself: from the bytes of a data set to its `Identity` and its `InstanceHeader`.
 
-Knows the encodings of PS3.5 (section 7: elements, sequences, delimiters) as far as it takes to step over them: one
-loop, no recursion, every length checked against the bytes that are there. Pixels are never touched, deflated data is
-refused, and values are capped and freed of control characters before anybody sees them. Does not know files, spools
-or what the header is used for; nested functional groups of enhanced objects are left to whoever decodes frames.
+Knows which attributes identify an instance and which a header keeps, where they stand and how their values are written
+(PS3.5, section 6.2). Values are capped and freed of control characters before anybody sees them. Does not know how one
+element follows another (`elements`), files, spools or what the header is used for; nested functional groups of enhanced
+objects are left to whoever decodes frames.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import math
 import re
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,20 +20,29 @@ from pydicom import charset
 from pydicom.charset import decode_bytes
 from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
 
+from gateway.elements import (
+    BIG_ENDIAN,
+    END_OF_ITEM,
+    END_OF_SEQUENCE,
+    ITEM,
+    MAX_ELEMENTS,
+    PIXELS,
+    UNDEFINED,
+    Buffer,
+    Element,
+    Encoding,
+    encoding_of,
+    end_of_sequence,
+    head_at,
+    inside,
+    walk,
+)
 from record.errors import InvalidInstance, UnsupportedInstance
 from record.instances import KEY_OBJECT_SELECTION, REJECTION_TITLES, InstanceHeader
 
-Buffer = bytes | bytearray | memoryview
-"""An `mmap` is wrapped in a memoryview first."""
-
 UID = re.compile(r"[0-9.]{1,64}")
 """What we take as a UID. Real devices send leading zeros in components (PS3.5 section 9.1 forbids them)."""
-DEFLATED = frozenset({"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
-"""Data sets that must be inflated before they can be read: a bomb of 0.4 MB costs 800 MB. PS3.5 sections A.5, A.7."""
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
-MAX_DEPTH = 32
-MAX_ELEMENTS = 1_000_000
 MAX_TEXT = 256
 MAX_NAME = 324  # five components of three representations, PS3.5 section 6.2
 MAX_VALUES = 16
@@ -41,15 +50,6 @@ MAX_REFERENCES = 10_000
 """A rejection note names more only where it rejects more images than any study has."""
 _MAX_RAW = 4096
 _INTEGER = 2**31 - 1
-
-_UNDEFINED = 0xFFFFFFFF
-_ITEM, _END_OF_ITEM, _END_OF_SEQUENCE = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
-_SHORT = frozenset(
-    {b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS"}
-    | {b"ST", b"TM", b"UI", b"UL", b"US"}
-)
-_PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _CHARACTER_SET, _TITLE, _CODE_VALUE = 0x00080005, 0x0040A043, 0x00080100
@@ -106,16 +106,6 @@ _WANTED = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Element:
-    """Where the value of one top-level element lies; `length` of encapsulated pixels is what the buffer still holds."""
-
-    tag: int
-    vr: bytes
-    start: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
 class Identity:
     """The four UIDs every instance must have (PS3.3, section C.12.1 and the modules above it); empty where absent."""
 
@@ -123,12 +113,6 @@ class Identity:
     sop_instance_uid: str
     study_instance_uid: str
     series_instance_uid: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoding:
-    explicit: bool
-    order: str  # of struct: "<" or ">"
 
 
 def read_identity(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Identity:
@@ -180,7 +164,7 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
     has_pixels, broken, evidence = False, None, None
     try:
         for element in walk(buffer, transfer_syntax_uid, start):
-            if element.tag in _PIXELS:
+            if element.tag in PIXELS:
                 has_pixels = has_pixels or element.length > 0
             elif element.tag == _TITLE:
                 found[_TITLE] = _code_value(buffer, element, transfer_syntax_uid, start)
@@ -209,7 +193,7 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
     values |= {name: _decimals(found.get(tag, b""), count) for name, (tag, count) in _DECIMALS.items()}
     title = _clean(found.get(_TITLE, b"").decode("latin-1"), MAX_TEXT)
     if evidence and identity.sop_class_uid == KEY_OBJECT_SELECTION and title in REJECTION_TITLES:
-        encoding = _encoding(buffer, start, transfer_syntax_uid)
+        encoding = encoding_of(buffer, start, transfer_syntax_uid)
         values["referenced_sop_instance_uids"] = _references(buffer, evidence, encoding)
     return InstanceHeader(
         study_instance_uid=identity.study_instance_uid,
@@ -224,116 +208,28 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
     )
 
 
-def walk(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Iterator[Element]:
-    """Step over the top-level elements of a data set, up to and including the pixels.
-
-    Raises
-    ------
-    UnsupportedInstance
-        The data set is deflated.
-    InvalidInstance
-        An element does not fit into the buffer, sequences are nested too deeply, or there are too many elements.
-    """
-    if transfer_syntax_uid in DEFLATED:
-        raise UnsupportedInstance("Deflated data sets are not taken.", reason_code="deflated")
-    end = len(buffer)
-    encoding = _encoding(buffer, start, transfer_syntax_uid)
-    position, left = start, [MAX_ELEMENTS]
-    while position < end:
-        tag, vr, value, length = _head(buffer, position, end, encoding, left)
-        if tag in _PIXELS and (length == _UNDEFINED or value + length > end):
-            yield Element(tag, vr, value, end - value)  # encapsulated, or cut off in the pixels
-            return
-        if length == _UNDEFINED:
-            after = _end_of_sequence(buffer, value, end, _inside(vr, encoding), left)
-            yield Element(tag, vr, value, after - value)
-        else:
-            after = value + length
-            if after > end:
-                raise InvalidInstance("An element is longer than the data set.", reason_code="bad_length")
-            yield Element(tag, vr, value, length)
-        if tag in _PIXELS:
-            return
-        position = after
-
-
-def _encoding(buffer: Buffer, start: int, transfer_syntax_uid: str) -> _Encoding:
-    if transfer_syntax_uid == BIG_ENDIAN:
-        return _Encoding(explicit=True, order=">")
-    # Senders mix up the two little-endian forms; the bytes where a VR would stand tell which it is.
-    looks = bytes(buffer[start + 4 : start + 6])
-    return _Encoding(explicit=looks in _SHORT or looks in _LONG, order="<")
-
-
-def _inside(vr: bytes, encoding: _Encoding) -> _Encoding:
-    # PS3.5 section 6.2.2, note 4: UN of undefined length is a sequence in Implicit VR Little Endian.
-    return _Encoding(explicit=False, order="<") if vr == b"UN" else encoding
-
-
-def _head(buffer: Buffer, position: int, end: int, encoding: _Encoding, left: list[int]) -> tuple[int, bytes, int, int]:
-    """Tag, VR, start of the value, length (PS3.5 section 7.1)."""
-    left[0] -= 1
-    if left[0] < 0:
-        raise InvalidInstance("The data set has too many elements.", reason_code="too_many_elements")
-    if position + 8 > end:
-        raise InvalidInstance("The data set ends inside an element.", reason_code="truncated")
-    group, element = struct.unpack_from(encoding.order + "HH", buffer, position)
-    tag = group << 16 | element
-    if not encoding.explicit or group == 0xFFFE:
-        return tag, b"", position + 8, struct.unpack_from(encoding.order + "I", buffer, position + 4)[0]
-    vr = bytes(buffer[position + 4 : position + 6])
-    if vr in _SHORT:
-        return tag, vr, position + 8, struct.unpack_from(encoding.order + "H", buffer, position + 6)[0]
-    if vr not in _LONG:
-        raise InvalidInstance("The data set has an element of no known kind.", reason_code="bad_vr")
-    if position + 12 > end:
-        raise InvalidInstance("The data set ends inside an element.", reason_code="truncated")
-    return tag, vr, position + 12, struct.unpack_from(encoding.order + "I", buffer, position + 8)[0]
-
-
-def _end_of_sequence(buffer: Buffer, position: int, end: int, encoding: _Encoding, left: list[int]) -> int:
-    """Where a sequence of undefined length ends, its delimiter included (PS3.5 section 7.5). Iterative."""
-    stack: list[tuple[bool, _Encoding]] = [(False, encoding)]  # (inside an item?, how it is encoded)
-    while stack:
-        if len(stack) > 2 * MAX_DEPTH:  # a sequence and an item each
-            raise InvalidInstance("Sequences are nested too deeply.", reason_code="too_deep")
-        in_item, how = stack[-1]
-        tag, vr, value, length = _head(buffer, position, end, how, left)
-        if tag == (_END_OF_ITEM if in_item else _END_OF_SEQUENCE):
-            stack.pop()
-            position = value
-        elif in_item == (tag == _ITEM):
-            raise InvalidInstance("A sequence is not made of items.", reason_code="bad_sequence")
-        elif length == _UNDEFINED:
-            stack.append((not in_item, _inside(vr, how) if in_item else how))
-            position = value
-        else:
-            position = value + length
-    return position
-
-
 def _code_value(buffer: Buffer, sequence: Element, transfer_syntax_uid: str, start: int) -> bytes:
     """Code Value of the first item of a code sequence (PS3.3 section 8.8), where it can be found."""
-    encoding = _encoding(buffer, start, transfer_syntax_uid)
+    encoding = encoding_of(buffer, start, transfer_syntax_uid)
     end = sequence.start + sequence.length
     left = [64]
-    tag, _, position, length = _head(buffer, sequence.start, end, encoding, left)
-    end = end if length == _UNDEFINED else min(end, position + length)
-    while tag == _ITEM and position < end:
-        inner, _, value, length = _head(buffer, position, end, encoding, left)
+    tag, _, position, length = head_at(buffer, sequence.start, end, encoding, left)
+    end = end if length == UNDEFINED else min(end, position + length)
+    while tag == ITEM and position < end:
+        inner, _, value, length = head_at(buffer, position, end, encoding, left)
         if inner == _CODE_VALUE and length <= end - value:
             return bytes(buffer[value : value + min(length, MAX_TEXT)])
-        if inner in {_END_OF_ITEM, _END_OF_SEQUENCE} or length == _UNDEFINED:
+        if inner in {END_OF_ITEM, END_OF_SEQUENCE} or length == UNDEFINED:
             break
         position = value + length
     return b""
 
 
-def _references(buffer: Buffer, evidence: Element, encoding: _Encoding) -> tuple[str, ...]:
+def _references(buffer: Buffer, evidence: Element, encoding: Encoding) -> tuple[str, ...]:
     """The SOP Instance UIDs in an evidence sequence, each once; what follows a broken element is unknown. Iterative."""
     found: dict[str, None] = {}
     # Where a level ends and how it is encoded: the sequence, an item of it, the sequence in that, and so on to the sixth.
-    levels = [(evidence.start + evidence.length, _inside(evidence.vr, encoding))]
+    levels = [(evidence.start + evidence.length, inside(evidence.vr, encoding))]
     position, left = evidence.start, [MAX_ELEMENTS]
     try:
         while levels and len(found) < MAX_REFERENCES:
@@ -341,19 +237,19 @@ def _references(buffer: Buffer, evidence: Element, encoding: _Encoding) -> tuple
             if position >= end:
                 levels.pop()
                 continue
-            tag, vr, value, length = _head(buffer, position, end, how, left)
-            after = end if length == _UNDEFINED else value + length
+            tag, vr, value, length = head_at(buffer, position, end, how, left)
+            after = end if length == UNDEFINED else value + length
             in_item = len(levels) % 2 == 0
-            if tag in {_END_OF_ITEM, _END_OF_SEQUENCE}:
+            if tag in {END_OF_ITEM, END_OF_SEQUENCE}:
                 levels.pop()
                 position = value
-            elif after > end or in_item == (tag == _ITEM):
+            elif after > end or in_item == (tag == ITEM):
                 break
             elif not in_item or tag == _IN_EVIDENCE.get(len(levels)):
-                levels.append((after, _inside(vr, how) if in_item else how))
+                levels.append((after, inside(vr, how) if in_item else how))
                 position = value
-            elif length == _UNDEFINED:
-                position = _end_of_sequence(buffer, value, end, _inside(vr, how), left)
+            elif length == UNDEFINED:
+                position = end_of_sequence(buffer, value, end, inside(vr, how), left)
             else:
                 if tag == _REFERENCED and len(levels) == 6:
                     found[bytes(buffer[value : min(after, value + 128)]).decode("latin-1").strip("\0 ")] = None

@@ -24,7 +24,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
-from gateway.headers import DEFLATED, UID, Identity, check, read_identity
+from gateway.elements import DEFLATED
+from gateway.headers import UID, Identity, check, read_identity
 from gateway.spool import SopIdentity, Source, Spool, file_meta, preamble
 from record.errors import InvalidInstance, MismatchedInstance, StoreFull, UnsupportedInstance
 from record.ids import new_id

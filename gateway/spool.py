@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gateway.headers import Buffer, walk
+from gateway.elements import Buffer, walk
 from record.durable import sync_folder
 from record.errors import InvalidInstance, Misconfigured
 

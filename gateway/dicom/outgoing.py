@@ -18,7 +18,8 @@ from typing import BinaryIO
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
-from gateway.headers import UID, read_identity, walk
+from gateway.elements import walk
+from gateway.headers import UID, read_identity
 from record.errors import InvalidInstance, UnsupportedInstance
 
 DICOMDIR = "1.2.840.10008.1.3.10"

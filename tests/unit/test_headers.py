@@ -10,7 +10,8 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
-from gateway.headers import MAX_REFERENCES, check, read_header, read_identity, walk
+from gateway.elements import walk
+from gateway.headers import MAX_REFERENCES, check, read_header, read_identity
 from record.errors import InvalidInstance, UnsupportedInstance
 from record.instances import KEY_OBJECT_SELECTION, InstanceHeader
 from record.states import InstanceKind
