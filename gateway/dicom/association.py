@@ -179,10 +179,15 @@ class Association:
             for kind, field in inbox.whole():
                 if kind != wire.ASSOCIATE_RQ:
                     raise Broken("no association was asked for", 2)
+                if not inbox.is_empty:  # it would be lost with this inbox
+                    raise Broken("a PDU that did not wait for the answer", 2)
                 try:
                     pdu = A_ASSOCIATE_RQ()
                     pdu.decode(bytes(6) + bytes(field))
-                    return int.from_bytes(field[:2], "big"), pdu.to_primitive()
+                    request = pdu.to_primitive()
+                    if not all(context.transfer_syntax for context in request.presentation_context_definition_list):
+                        raise Broken("a presentation context without a transfer syntax", 6)
+                    return int.from_bytes(field[:2], "big"), request
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
                     raise Broken("the request cannot be read", 6) from None
             inbox.fill()

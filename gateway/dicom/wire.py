@@ -64,6 +64,11 @@ class Inbox:
         for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole), int(part * 1e6)))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come beyond the PDUs that were told."""
+        return self._start == self._end
+
     def whole(self) -> Iterator[tuple[int, memoryview]]:
         """Type and variable field of every PDU that is complete; they hold until the next `fill`.
 
