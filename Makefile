@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := .cache/boot/bin/uv
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest
+.PHONY: help setup demo up test lint fmt lock docs fuzz bench bench-ingest
 
 help: ## this list
 	@sed -nE 's|^([a-z-]+):.*## (.*)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 22
@@ -38,6 +38,9 @@ lock: setup ## refresh requirements/*.lock from requirements/*.in
 
 docs: setup ## write the tables of docs/ that are made from the code
 	@$(BIN)/python scripts/tables.py
+
+fuzz: setup ## hostile bytes for every reader and a listener (10 minutes; COUNTERSIGN_FUZZ_S=3600; ARGS="-k data_sets")
+	@COUNTERSIGN_FUZZ_S=$${COUNTERSIGN_FUZZ_S:-600} $(BIN)/python -m pytest -n 2 --dist worksteal tests/fuzz $(ARGS)
 
 bench-ingest: setup ## how fast images are taken, beside other receivers (about 4 minutes; ARGS="--scenarios ct:1,mr:8 --rounds 3")
 	@$(BIN)/python benchmarks/ingest.py $(ARGS)
