@@ -121,7 +121,7 @@ def door(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
         made.descriptors = len(os.listdir("/proc/self/fd"))
         yield made
         assert wait_until(made.is_empty, within_s=5)
-        assert len(os.listdir("/proc/self/fd")) == made.descriptors, "a descriptor stays open"
+        assert len(os.listdir("/proc/self/fd")) <= made.descriptors, "a descriptor stays open"
         listener.stop()
         listener._accepting.join(5)
         listener._server._waking.close()  # a process that ends has no need to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,6 +65,15 @@ def test_fragments_are_what_they_were_made_of_or_refused(
             (control, bytes(piece), context_id) for context_id, control, piece in wire.fragments(memoryview(changed))
         ]
         assert b"".join(fragment(*one) for one in read) == changed
+
+
+@tries(200)
+@given(st.integers(0, len(storing(CT, "1.2.3.4"))))
+def test_a_command_that_is_cut_is_refused(length: int) -> None:
+    whole = storing(CT, "1.2.3.4")
+    may_lack = 8 + len("1.2.3.4\0")  # the last element; without the others it is no request at all
+    with contextlib.nullcontext() if length in {len(whole) - may_lack, len(whole)} else pytest.raises(Broken):
+        wire.command_of(whole[:length])
 
 
 @tries(300)

@@ -31,12 +31,13 @@ TAGS = (
     0x00080005, 0x00080016, 0x00080018, 0x0020000D, 0x0020000E, 0x00100010, 0x00100020, 0x00280010, 0x00280011,
     0x00200032, 0x00280030, 0x00280008, 0x00080008, 0x0040A043, 0x0040A375, 0x00081115, 0x00081199, 0x00081155,
     0x00080100, 0x7FE00008, 0x7FE00010, 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD, 0x00090010, 0x52009230, 0x00000000,
+    0x00200011, 0x00200013,
 )  # fmt: skip
 VALUES = [b"", b"1.2.3", b"1.2.3.4 ", CT.encode(), b"ISO_IR 192", b"\\ISO 2022 IR 87\\GB18030", b"113001", b"1\\2\\3"]
 VALUES += [
     b"\x1b$B\x3b3\x1b(B",
     b"\xff\xfe\0",
-    b"nan\\inf",
+    b"nan\\inf\\-inf",
     b"9" * 60,
     b"-1",
     b"1e308\\1e-308",
@@ -122,6 +123,9 @@ def test_any_bytes_are_stepped_over_or_refused(content: bytes, syntax: str, star
 @tries(800)
 @given(data_sets, SYNTAXES)
 @example(WHOLE[EXPLICIT][:-44] + element(0x00080018, b"UI", 6, b"9.9.9\0"), EXPLICIT)
+@example(WHOLE[EXPLICIT][:-44] + element(0x00200011, b"IS", 12, b"999999999999"), EXPLICIT)
+@example(WHOLE[EXPLICIT][:-44] + element(0x00200032, b"DS", 12, b"nan\\inf\\-inf"), EXPLICIT)
+@example(WHOLE[EXPLICIT][:-34], EXPLICIT)
 def test_any_bytes_end_in_a_header_that_can_be_kept_or_a_refusal(content: bytes, syntax: str) -> None:
     identity = None
     with bounded():
@@ -145,6 +149,8 @@ def test_any_bytes_end_in_a_header_that_can_be_kept_or_a_refusal(content: bytes,
     st.booleans(),
 )
 @example([(b"SQ", UNDEFINED)] * 40, 300, True)
+@example([(b"SQ", UNDEFINED)] * MAX_DEPTH, 2, True)
+@example([(b"SQ", UNDEFINED)] * (MAX_DEPTH + 1), 2, True)
 def test_depth_costs_nothing(kinds: Sequence[tuple[bytes, int]], many: int, ends: bool) -> None:
     """Sequences in sequences, closed again or not; those that go too deep are refused."""
     opening, closing, explicit = b"", b"", True
