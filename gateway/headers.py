@@ -109,7 +109,7 @@ def read_identity(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> I
     for element in walk(buffer, transfer_syntax_uid, start):
         if element.tag > SERIES:
             break
-        if element.tag in {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES}:
+        if element.tag in {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES} and element.tag not in found:
             found[element.tag] = bytes(buffer[element.start : element.start + min(element.length, _MAX_RAW)])
     return Identity(*(_uid(found, tag) for tag in (SOP_CLASS, SOP_INSTANCE, STUDY, SERIES)))
 
@@ -132,6 +132,8 @@ def check(identity: Identity) -> None:
 def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> InstanceHeader:
     """The header of one instance. What follows a broken element is unknown, what stands before it is kept.
 
+    Of an element that comes twice the first one counts, as for `read_identity`: a door has checked that one.
+
     Where the walk fails before it meets pixels, an instance with Rows and Columns counts as one that has pixels: it
     must end as *not analysed*, never silently as one without images.
 
@@ -148,6 +150,8 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
         for element in walk(buffer, transfer_syntax_uid, start):
             if element.tag in PIXELS:
                 has_pixels = has_pixels or element.length > 0
+            elif element.tag in found:  # none may come twice (PS3.5 section 7.1); `read_identity` saw the first
+                continue
             elif element.tag == _TITLE:
                 found[_TITLE] = _code_value(buffer, element, transfer_syntax_uid, start)
             elif element.tag == _EVIDENCE:

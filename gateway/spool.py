@@ -243,13 +243,14 @@ def read(path: Path, buffer: Buffer) -> Spooled:
         raise InvalidInstance("A spooled file of another length than it tells.", reason_code="damaged")
     try:
         source, sop = _read_meta(bytes(buffer[META_AT:data_set_at]))
-    except (ValueError, LookupError, TypeError, struct.error):
+        received_at = datetime.fromtimestamp(microseconds / 1_000_000, UTC)
+    except (ValueError, LookupError, TypeError, OverflowError, OSError, RecursionError, struct.error):
         raise InvalidInstance("A spooled file whose meta information was changed.", reason_code="damaged") from None
     return Spooled(
         instance_id=uuid.UUID(hex=named[1]),
         source=source,
         sop=sop,
-        received_at=datetime.fromtimestamp(microseconds / 1_000_000, UTC),
+        received_at=received_at,
         data_set_at=data_set_at,
         data_set_bytes=length,
         crc=crc,
@@ -306,15 +307,27 @@ def _read_meta(written: bytes) -> tuple[Source, SopIdentity]:
     meta = {e.tag & 0xFFFF: written[e.start : e.start + e.length] for e in walk(written, _EXPLICIT)}
     private = json.loads(meta[0x0102].rstrip(b"\0"))
     source = Source(
-        kind=private["door"],
+        kind=_text(private["door"]),
         ae_title=_string(meta, 0x0017),
         called_ae_title=_string(meta, 0x0018),
-        address=private["address"],
-        site_name=private["site"],
-        peer_id=private.get("peer"),
-        association_id=private.get("association"),
+        address=_text(private["address"]),
+        site_name=_text_or_none(private["site"]),
+        peer_id=_text_or_none(private.get("peer")),
+        association_id=_text_or_none(private.get("association")),
     )
     return source, SopIdentity(*(_string(meta, number) for number in (0x0002, 0x0003, 0x0010)))
+
+
+def _text(value: object) -> str:
+    """Text that can be written in UTF-8; JSON knows other values, and half characters."""
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()
+    return value
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else _text(value)
 
 
 def _string(meta: dict[int, bytes], number: int) -> str:

@@ -157,7 +157,6 @@ class Association:
         self._connection, self._terms, self._doors, self._secure = connection, terms, doors, secure
         self._contexts: dict[int, Accepted] = {}
         self._most_bytes = 0  # of a PDU that the peer takes
-        self._early = b""  # what came behind the request, from a peer that did not wait for the answer
         self._command = bytearray()
         self._request: tuple[int, Command] | None = None
         self._receiving: Receiving | None = None
@@ -253,13 +252,17 @@ class Association:
             for kind, field in inbox.whole():
                 if kind != wire.ASSOCIATE_RQ:
                     raise Broken("no_request", 2)
+                if not inbox.is_empty:  # it would be lost with this inbox
+                    raise Broken("unexpected_pdu", 2)
                 try:
                     pdu = A_ASSOCIATE_RQ()
                     pdu.decode(bytes(6) + bytes(field))
-                    self._early = inbox.rest()
-                    return int.from_bytes(field[:2], "big"), pdu.to_primitive()
+                    request = pdu.to_primitive()
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
                     raise Broken("malformed_request", 6) from None
+                if not all(context.transfer_syntax for context in request.presentation_context_definition_list):
+                    raise Broken("malformed_request", 6)
+                return int.from_bytes(field[:2], "big"), request
             inbox.fill()
             if time.monotonic() - self.began_at > self._terms.open_timeout_s:
                 raise Broken("no_request")
@@ -280,7 +283,7 @@ class Association:
 
     def _run(self) -> None:
         """Serve requests until the peer releases or aborts."""
-        inbox = Inbox(self._connection, self._terms.max_pdu_bytes, self._terms.idle_timeout_s, self._early)
+        inbox = Inbox(self._connection, self._terms.max_pdu_bytes, self._terms.idle_timeout_s)
         while True:
             for kind, field in inbox.whole():
                 if kind == wire.DATA_TF:

@@ -98,7 +98,7 @@ class Listener:
         if isinstance(found, KnownPeer):
             association.peer = found
             return None
-        if self._settings.open_peers or self._is_own_probe(association, asked):
+        if self._is_own_probe(association, asked) or self._settings.open_peers:
             return None
         return _CALLING_UNKNOWN[found]
 

@@ -43,6 +43,11 @@ class Seats:
         first = self._row(self._place)
         self._words[first : first + 1 + MAX_ASSOCIATIONS] = memoryview(bytes(_ROW)).cast("Q")
 
+    @property
+    def taken(self) -> int:
+        """How many are taken, in all processes."""
+        return sum(map(self._count, range(self._processes)))
+
     def take(self, who: str = "", most_of_it: int | None = None) -> int:
         """A seat for `who`; its number gives it back. The caller holds its own lock.
 
@@ -51,7 +56,7 @@ class Seats:
         Full
             All together, or this one in all processes, have as many as they may.
         """
-        if sum(map(self._count, range(self._processes))) >= self._most:
+        if self.taken >= self._most:
             raise Full(of_peer=False)
         mark = int.from_bytes(hashlib.blake2b(who.encode(), digest_size=_WORD).digest(), "little") or 1
         if (

@@ -47,7 +47,7 @@ class Told:
     @classmethod
     def takes(cls, command: Command, accepted: Accepted) -> bool:
         """Whether this is one of the requests that are taken."""
-        return (accepted.abstract_syntax, command.field) in _READ
+        return (accepted.abstract_syntax, command.field) in READ
 
     def take(self, views: Sequence[memoryview]) -> None:
         """Bytes of the data set, up to what such a request may have."""
@@ -68,7 +68,7 @@ class Told:
             return Answer(NO_ROOM, "the data set is too long")
         if peer is None:
             return Answer(NOT_AUTHORIZED, "no known sender")
-        read = _READ.get((self._accepted.abstract_syntax, self._command.field))
+        read = READ.get((self._accepted.abstract_syntax, self._command.field))
         if read is None:
             return Answer(UNRECOGNIZED_OPERATION)
         try:
@@ -154,7 +154,7 @@ def _announcement(
     }
 
 
-_READ = {
+READ = {
     (STORAGE_COMMITMENT, N_ACTION_RQ): _commitment,
     (AVAILABILITY, N_CREATE_RQ): _availability,
     (PROCEDURE_STEP, N_CREATE_RQ): _step_begun,

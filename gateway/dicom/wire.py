@@ -55,15 +55,12 @@ class Inbox:
         The length of a PDU's variable field that is taken.
     timeout_s
         A PDU has to be whole so long after its first byte, and the next one has to begin so long after it.
-    early
-        What another inbox had read and did not give out (`rest`).
     """
 
-    def __init__(self, connection: socket.socket, max_pdu_bytes: int, timeout_s: float, early: bytes = b"") -> None:
+    def __init__(self, connection: socket.socket, max_pdu_bytes: int, timeout_s: float) -> None:
         self._connection, self._max, self._timeout_s = connection, max_pdu_bytes, timeout_s
-        self._memory = memoryview(bytearray(max(max_pdu_bytes + _HEADER.size, len(early)) + _SLACK))
-        self._memory[: len(early)] = early
-        self._start, self._end = 0, len(early)
+        self._memory = memoryview(bytearray(max_pdu_bytes + _HEADER.size + _SLACK))
+        self._start = self._end = 0
         self._since = time.monotonic()
         whole, part = divmod(timeout_s, 1)
         connection.settimeout(None)  # the kernel's own timeouts: no poll() before every read
@@ -71,6 +68,11 @@ class Inbox:
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole), int(part * 1e6)))
         if isinstance(connection, ssl.SSLSocket):  # which waits by itself, and knows nothing of the kernel's timeouts
             connection.settimeout(timeout_s)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come beyond the PDUs that were told."""
+        return self._start == self._end
 
     def whole(self) -> Iterator[tuple[int, memoryview]]:
         """Type and variable field of every PDU that is complete; they hold until the next `fill`.
@@ -90,10 +92,6 @@ class Inbox:
             self._start = begins + length
             self._since = time.monotonic()
             yield kind, self._memory[begins : begins + length]
-
-    def rest(self) -> bytes:
-        """What was read and not given out yet."""
-        return bytes(self._memory[self._start : self._end])
 
     def fill(self) -> None:
         """Read what has come, and wait for it if nothing has. Views that were given are no longer good.

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.dicom import wire
 from gateway.dicom.listener import listen_at
 from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.dicom.send import send
@@ -26,6 +27,7 @@ from record.settings import ListenerSettings
 from tests.conftest import missing
 from tests.instances import CT, EXPLICIT, encoded, instance, saved, uid
 from tests.listeners import AET, associate, listening, peak_bytes, raw_connection, store_raw
+from tests.pdus import ECHO, ECHOES, RELEASE, asking, context, fragment, part, pdu, talk
 
 STORESCU = Path("/usr/bin/storescu")  # dcmtk's; the one on the path may be pynetdicom's
 
@@ -264,6 +266,20 @@ def test_garbage_ends_one_connection(listener):
     with raw_connection(listener) as connection, suppress(OSError):
         connection.sendall(struct.pack(">BBI", 1, 0, 68) + bytes(68))
         connection.recv(100)
+
+
+def test_a_context_without_a_transfer_syntax_is_aborted_before_anybody_is_counted_in(listener):
+    application = part(0x10, b"1.2.840.10008.3.1.1.1")
+    answers = talk(listener.port, [asking(application, context(1, CT))])
+    assert answers.kinds == [wire.ABORT]
+    assert b"association_failed" not in listener.log.read_bytes()
+
+
+def test_a_request_that_does_not_wait_for_the_answer_is_aborted_not_lost(listener):
+    echo = pdu(wire.DATA_TF, fragment(3, ECHO, ECHOES))
+    assert talk(listener.port, [echo + RELEASE], opening=asking()).statuses == [0]
+    answers = talk(listener.port, [asking() + echo + RELEASE])
+    assert answers.kinds == [wire.ABORT]
 
 
 def test_a_pdu_of_two_gigabytes_is_refused_by_its_header(listener):

@@ -220,6 +220,15 @@ def test_an_instance_without_identity_is_refused_by_the_name_of_what_lacks(keywo
     assert refused.value.facts["reason_code"] == reason
 
 
+def test_of_an_element_that_comes_twice_the_first_one_counts_at_the_door_and_in_the_record():
+    raw = encoded(instance(PixelData=None, SOPInstanceUID="1.2.3.4"))
+    late = raw + element(0x0008, 0x0018, b"UI", b"9.9.9\0") + element(0x0020, 0x000D, b"UI", b"<>")
+    early = element(0x0008, 0x0018, b"UI", b"9.9.9\0") + raw
+    for content, expected in ((late, "1.2.3.4"), (early, "9.9.9")):
+        assert read_identity(content, EXPLICIT).sop_instance_uid == expected
+        assert read_header(content, EXPLICIT).sop_instance_uid == expected
+
+
 @pytest.mark.parametrize("bad", ["../../etc/passwd", "1.2.3/4", "1" * 65, "1.2;drop"])
 def test_what_is_no_uid_is_refused(bad):
     raw = encoded(instance()).replace(b"P1", b"P2")

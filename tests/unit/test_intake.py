@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import subprocess
 import uuid
+import zlib
 from datetime import UTC, datetime, timedelta
 
 import pydicom
@@ -225,6 +227,33 @@ def test_a_file_that_is_not_whole_is_found(intake, spool):
         path.write_bytes(whole[:cut])
         with pytest.raises(InvalidInstance):
             arrival_of(path)
+
+
+@pytest.mark.parametrize("private", [b'{"door": 1, "address": "", "site": null}', b"[" * 30_000, b'"\\ud800"', b"{}"])
+def test_meta_information_that_somebody_wrote_is_refused_by_name(intake, spool, private):
+    push(intake, instance())
+    (path,) = contents(spool)
+    content = path.read_bytes()
+    told = spools.read(path, content)
+    at = content.index(struct.pack("<HH", 2, 0x0102))
+    meta = content[132:at] + struct.pack("<HH2sHI", 2, 0x0102, b"OB", 0, len(private)) + private
+    meta = meta[:8] + struct.pack("<I", len(meta) - 12) + meta[12:]
+    data_set = content[told.data_set_at :]
+    whole = spools.preamble(len(data_set), zlib.crc32(meta + data_set), told.received_at)
+    path.write_bytes(whole + b"DICM" + meta + data_set)
+    with pytest.raises(InvalidInstance) as refused:
+        arrival_of(path)
+    assert refused.value.facts["reason_code"] == "damaged"
+
+
+def test_a_time_that_no_calendar_has_is_refused_by_name(intake, spool):
+    push(intake, instance())
+    (path,) = contents(spool)
+    content = path.read_bytes()
+    told = content[:20] + struct.pack("<Q", 1 << 63) + content[28:124]
+    path.write_bytes(told + struct.pack("<I", zlib.crc32(told)) + content[128:])
+    with pytest.raises(InvalidInstance):
+        arrival_of(path)
 
 
 def test_a_hostile_ae_title_is_kept_as_plain_text(intake, spool):

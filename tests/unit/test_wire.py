@@ -16,6 +16,7 @@ from pynetdicom.pdu import P_DATA_TF
 
 from gateway.dicom import wire
 from gateway.dicom.wire import Broken, Command, Gone, Inbox
+from tests.pdus import encoded_command, fragment, pdu
 
 STORE = Command(wire.C_STORE_RQ, 7, "1.2.840.10008.5.1.4.1.1.2", "1.2.3.4", has_data_set=True)
 
@@ -28,18 +29,6 @@ def connected(max_pdu_bytes: int = 4096, timeout_s: float = 0.5) -> Iterator[tup
     tcp.close()
     with ours, theirs:
         yield theirs, Inbox(ours, max_pdu_bytes, timeout_s)
-
-
-def pdu(kind: int, field: bytes) -> bytes:
-    return struct.pack(">BxI", kind, len(field)) + field
-
-
-def fragment(control: int, piece: bytes, context_id: int = 1) -> bytes:
-    return struct.pack(">IBB", len(piece) + 2, context_id, control) + piece
-
-
-def encoded(*elements: tuple[int, bytes]) -> bytes:
-    return b"".join(struct.pack("<HHI", 0, element, len(value)) + value for element, value in elements)
 
 
 def read_all(inbox: Inbox) -> list[tuple[int, bytes]]:
@@ -75,6 +64,18 @@ def test_a_pdu_that_is_too_long_is_refused_by_its_header() -> None:
             list(inbox.whole())
 
 
+def test_an_inbox_knows_whether_more_has_come_than_it_told() -> None:
+    with connected() as (peer, inbox):
+        peer.sendall(pdu(4, b"first") + pdu(4, b"second")[:3])
+        inbox.fill()
+        assert [bytes(field) for _, field in inbox.whole()] == [b"first"]
+        assert not inbox.is_empty
+        peer.sendall(pdu(4, b"second")[3:])
+        inbox.fill()
+        assert [bytes(field) for _, field in inbox.whole()] == [b"second"]
+        assert inbox.is_empty
+
+
 def test_a_silent_peer_and_a_slow_pdu_are_cut_off() -> None:
     with connected(timeout_s=0.2) as (peer, inbox):
         with pytest.raises(Broken, match="silent"):
@@ -103,7 +104,7 @@ def test_fragments_are_told_with_their_context_and_control() -> None:
 
 
 def test_a_command_says_what_it_asks_for() -> None:
-    asked = encoded(
+    asked = encoded_command(
         (0x0002, b"1.2.840.10008.5.1.4.1.1.2\0"),
         (0x0100, b"\x01\0"),
         (0x0110, b"\x07\0"),
@@ -112,7 +113,7 @@ def test_a_command_says_what_it_asks_for() -> None:
         (0x1000, b"1.2.3.4\0"),
     )
     assert wire.command_of(asked) == STORE
-    without = encoded((0x0100, b"\x30\0"), (0x0800, b"\x01\x01"))
+    without = encoded_command((0x0100, b"\x30\0"), (0x0800, b"\x01\x01"))
     assert wire.command_of(without) == Command(wire.C_ECHO_RQ, 0, "", "", has_data_set=False)
 
 
@@ -120,9 +121,9 @@ def test_a_command_says_what_it_asks_for() -> None:
     "broken",
     [
         b"\0",
-        encoded((0x0100, b"\x01\0"))[:-1],
-        encoded((0x0100, b"\x01")),
-        encoded((0x0110, b"\x01\0")),
+        encoded_command((0x0100, b"\x01\0"))[:-1],
+        encoded_command((0x0100, b"\x01")),
+        encoded_command((0x0110, b"\x01\0")),
         struct.pack("<HHI", 8, 0x18, 2) + b"1\0",
         struct.pack("<HHI", 0, 0x100, 0xFFFFFFFF),
     ],
@@ -150,7 +151,7 @@ def test_an_answer_is_one_that_pynetdicom_reads_whatever_its_peer_can_take(most_
 
 
 @given(st.binary(max_size=200))
-@example(encoded((0x0100, b"\x01\0"), (0x0800, b"\0\0"), (0x1000, b"\xff\xfe")))
+@example(encoded_command((0x0100, b"\x01\0"), (0x0800, b"\0\0"), (0x1000, b"\xff\xfe")))
 def test_no_bytes_break_the_reader_of_commands(content: bytes) -> None:
     with contextlib.suppress(Broken):
         command = wire.command_of(content)
