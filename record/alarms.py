@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 GIB = 1024**3
 CRITICAL_FREE_BYTES, LOW_FREE_BYTES = GIB, 5 * GIB
 SPOOL_OLDEST_S = 60.0
+SILENT_S, SILENT_TIMES = 3600.0, 2.0
+"""A sender is missed when it is silent for longer than both: this, and so many times its longest silence lately."""
 STARTING_S = 120.0
 """So long after the start of the line a worker may be on its way, and so long after its own it may load its model."""
 
@@ -165,6 +167,12 @@ KINDS: Mapping[str, Kind] = {
         _NOTICE,
         "Files kept aside in quarantine in spool {spool} on {host}: {count}.",
         "Each file's name says why. They are bounded in bytes, the oldest go first; remove what is understood.",
+    ),
+    "peer_silent": Kind(
+        _WARNING,
+        "The sender {peer} has been silent for {age}; within a fortnight it never was for longer than {usual}.",
+        "See whether it sends, and whether it was refused.",
+        "countersign associations list --from {peer}",
     ),
     "readings_failed": Kind(
         _WARNING,

@@ -36,6 +36,7 @@ def note(session: Session, lines: Sequence[Mapping[str, Any]]) -> int:
     sites = {peer.id: peer.site_id for peer in session.scalars(select(Peer))}
     for row in rows:
         row["site_id"] = sites.get(row["peer_id"])
+    _tell_gaps(session, rows)
     session.execute(insert(Association).values(rows).on_conflict_do_nothing())
     return len(rows)
 
@@ -80,6 +81,24 @@ def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> int:
         .limit(_DELETED_AT_ONCE)
     )
     return session.execute(delete(Association).where(Association.id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+
+
+def _tell_gaps(session: Session, rows: list[dict[str, Any]]) -> None:
+    """How long each peer had been silent before each of its associations."""
+    last: dict[uuid.UUID | None, datetime | None] = {None: None}
+    for row in sorted(rows, key=lambda row: row["began_at"]):
+        peer_id, row["gap_s"] = row["peer_id"], None
+        if peer_id not in last:
+            last[peer_id] = session.scalar(
+                select(Association.ended_at)
+                .where(Association.peer_id == peer_id)
+                .order_by(Association.ended_at.desc())
+                .limit(1)
+            )
+        former = last[peer_id]
+        if peer_id is not None:
+            row["gap_s"] = max(0.0, (row["began_at"] - former).total_seconds()) if former else None
+            last[peer_id] = max(row["ended_at"], former) if former else row["ended_at"]
 
 
 def _row(line: Mapping[str, Any]) -> dict[str, Any] | None:

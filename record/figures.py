@@ -17,7 +17,7 @@ from sqlalchemy import Row, Select, func, literal, select, text, union_all
 from sqlalchemy.orm import Session
 
 from record.access import Principal, visible
-from record.models import Delivery, Instance, Part, Reading, Report, Site, Study, StudyRevision
+from record.models import Association, Delivery, Instance, Part, Peer, Reading, Report, Site, Study, StudyRevision
 from record.models.studies import UNDECIDED
 from record.settings import Sweeping
 from record.states import ENDED_REPORT, OPEN_REPORT, DeliveryState, Lane, Purpose, ReadingState, StudyState
@@ -29,6 +29,9 @@ COUNTED_BYTES = 2 << 20
 _MANY = 10_001
 """Where a number only says that much waits, counting stops here."""
 _OVERDUE_S = 600.0
+HABIT = timedelta(days=14)
+"""How far back a peer's silences tell what is usual."""
+_KNOWN_S = 3 * 86_400.0
 _T = TypeVar("_T", bound=Select[*tuple[Any, ...]])
 
 
@@ -89,6 +92,17 @@ class Receiving:
     oldest_s: float | None = None
     overdue_s: float | None = None
     studies: tuple[StudyShown, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A peer: how long it has been silent, and how long it has been at most lately; None while too little is known of it."""
+
+    ae_title: str
+    address: str
+    site: str
+    silent_s: float
+    usual_s: float | None
 
 
 _BASE = text(
@@ -354,6 +368,36 @@ def outdated(session: Session, by: Principal | None, at: datetime) -> int:
             )
         )
         or 0
+    )
+
+
+def senders(session: Session, by: Principal | None) -> tuple[Sender, ...]:
+    """Peers that were here lately; what is usual is the longest silence of a fortnight, once three days of it are known."""
+    of_peer = (Association.peer_id == Peer.id, Association.ended_at > func.now() - HABIT)
+    last = select(func.max(Association.ended_at)).where(*of_peer).scalar_subquery()
+    first = select(func.min(Association.ended_at)).where(*of_peer).scalar_subquery()
+    longest = select(func.max(Association.gap_s)).where(*of_peer, Association.gap_s >= 600).scalar_subquery()
+    rows = session.execute(
+        _seen(
+            select(
+                Peer.ae_title, Peer.address, Site.name, _age(last).label("silent_s"), _age(first).label("known_s"),
+                longest.label("longest_s"),
+            )
+            .join(Site, Site.id == Peer.site_id)
+            .order_by(Site.name, Peer.ae_title, Peer.address),
+            by,
+        )
+    )  # fmt: skip
+    return tuple(
+        Sender(
+            row.ae_title,
+            row.address,
+            row.name,
+            float(row.silent_s),
+            float(row.longest_s or 600.0) if row.known_s > _KNOWN_S else None,
+        )
+        for row in rows
+        if row.silent_s is not None
     )
 
 

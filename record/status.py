@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from record import figures
 from record.access import Principal
-from record.alarms import FAILING, STARTING_S, Alarm, Severity, age, alarm, of_places
-from record.figures import Ended, Reason, Receiving, StudyShown, Waiting
+from record.alarms import FAILING, SILENT_S, SILENT_TIMES, STARTING_S, Alarm, Severity, age, alarm, of_places
+from record.figures import Ended, Reason, Receiving, Sender, StudyShown, Waiting
 from record.models import Site
 from record.presence import PartShown, Place, SpoolShown, look
 from record.queue import Bell
@@ -58,6 +58,7 @@ class Status:
     receiving: Receiving
     reasons: tuple[Reason, ...]
     ended: tuple[Ended, ...]
+    senders: tuple[Sender, ...]
     conflicts: int
     conflicting: tuple[StudyShown, ...]
     outdated: int
@@ -123,6 +124,7 @@ def read(session: Session, by: Principal | None = None, *, bell: Bell | None = N
         receiving=figures.receiving(session, by, most),
         reasons=figures.reasons(session, by, base.at),
         ended=figures.ended(session, by, base.at, most),
+        senders=figures.senders(session, by),
         conflicts=conflicts,
         conflicting=conflicting,
         outdated=figures.outdated(session, by, base.at),
@@ -202,6 +204,10 @@ def _of_work(status: Status) -> Iterator[Alarm]:
                 yield alarm("model_unserved", model=model, count=count)
     if status.receiving.overdue_s is not None:
         yield alarm("receiving_long", age=age(status.receiving.overdue_s))
+    for sender in status.senders:
+        if sender.usual_s is not None and sender.silent_s > max(SILENT_S, SILENT_TIMES * sender.usual_s):
+            told = {"peer": sender.ae_title, "age": age(sender.silent_s), "usual": age(sender.usual_s)}
+            yield alarm("peer_silent", **told)
     failed = sum(one.unattended for one in status.reasons if one.state == ReadingState.FAILED)
     if failed:
         yield alarm("readings_failed", count=failed)

@@ -172,6 +172,16 @@ def _spools(found: Status) -> Iterator[Metric]:
         ("quarantine_bytes", "Their bytes, about.", sum(s.quarantine_bytes for s in spools)),
     ):
         yield _gauge(name, doc, [((), value)])
+    known = [(sender.ae_title, sender.address, sender.site) for sender in found.senders]
+    yield _gauge(
+        "peer_silent_seconds", "How long each sender has been silent.",
+        [(who, sender.silent_s) for who, sender in zip(known, found.senders, strict=True)], "peer", "address", "site",
+    )  # fmt: skip
+    yield _gauge(
+        "peer_usual_silence_seconds", "The longest it was within a fortnight; absent for three days after it was first seen.",
+        [(who, sender.usual_s) for who, sender in zip(known, found.senders, strict=True) if sender.usual_s is not None],
+        "peer", "address", "site",
+    )  # fmt: skip
     free: dict[str, int] = {}
     for disk in found.disks:
         free[disk.place] = min(disk.free_bytes, free.get(disk.place, disk.free_bytes))

@@ -159,7 +159,7 @@ def _told(language: str, alarm: Alarm) -> str:
 
 
 def _told_value(language: str, name: str, value: str | int) -> str | int:
-    if name == "age":
+    if name in {"age", "usual"}:
         number, unit = str(value).split(" ")
         return f"{number} {languages.translate(language, unit)}"
     return languages.of_code(language, str(value)) if name in alarms.CODED else value

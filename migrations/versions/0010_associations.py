@@ -42,12 +42,20 @@ def upgrade() -> None:
         sa.Column("reason_code", sa.Text(), nullable=False),
         sa.Column("began_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ended_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("gap_s", sa.Double(), nullable=True),
         sa.ForeignKeyConstraint(["proposal"], ["proposals.sha256"], name=op.f("fk_associations_proposal_proposals")),
         sa.ForeignKeyConstraint(["site_id"], ["sites.id"], name=op.f("fk_associations_site_id_sites")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_associations")),
     )
     op.create_index("ix_associations_ended", "associations", [sa.text("ended_at DESC")], unique=False)
     op.create_index("ix_associations_peer", "associations", ["peer_id", sa.text("ended_at DESC")], unique=False)
+    op.create_index(
+        "ix_associations_gaps",
+        "associations",
+        ["peer_id", "ended_at"],
+        unique=False,
+        postgresql_where=sa.text("gap_s >= 600"),
+    )
     for table in ("proposals", "associations"):
         op.execute(f"REVOKE ALL ON {table} FROM PUBLIC")
         op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO countersign_app")

@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
+from sqlalchemy import BigInteger, CheckConstraint, Double, ForeignKey, Index, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -35,6 +35,7 @@ class Association(Table):
     __table_args__ = (
         Index("ix_associations_ended", text("ended_at DESC")),
         Index("ix_associations_peer", "peer_id", text("ended_at DESC")),
+        Index("ix_associations_gaps", "peer_id", "ended_at", postgresql_where=text("gap_s >= 600")),
     )
     id: Mapped[uuid.UUID] = key()
     site_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("sites.id"))
@@ -52,6 +53,8 @@ class Association(Table):
     reason_code: Mapped[str]
     began_at: Mapped[datetime]
     ended_at: Mapped[datetime]
+    gap_s: Mapped[float | None] = mapped_column(Double)
+    """How long its peer had been silent before."""
 
 
 class Commitment(Table):

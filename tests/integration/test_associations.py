@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from click.testing import CliRunner
@@ -13,8 +14,9 @@ from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.indexer import Indexer
 from gateway.launcher.processes import wait_until
 from gateway.logbook import Logbook, Reader, pages
-from record import peers
+from record import associations, peers, status
 from record.db import connect, transaction
+from record.ids import new_id
 from record.models import Association
 from record.store import Store
 from tests.instances import CT, EXPLICIT, instance, saved
@@ -131,3 +133,43 @@ def test_a_logbook_stays_within_bounds_and_what_is_torn_is_passed_over(tmp_path,
     book.write({"number": 101})
     assert [line["number"] for line in reader.read()[0]] == [] or reader.read()[0][-1]["number"] == 101
     book.close()
+
+
+def test_a_sender_that_is_silent_past_its_habit_is_missed(engine, database):
+    def came(days_ago, peer_id):
+        began = datetime.now(UTC) - timedelta(days=days_ago)
+        line = {
+            "id": new_id().hex,
+            "listener": "here/00",
+            "calling_ae_title": "PACS",
+            "called_ae_title": "COUNTERSIGN",
+            "peer_address": "10.0.0.9",
+            "peer_id": peer_id,
+            "is_secure": False,
+            "offers": [],
+            "instances": 1,
+            "bytes": 1,
+            "refusals": {},
+            "outcome": "released",
+            "reason_code": "",
+        }
+        return line | {"began_at": began.isoformat(), "ended_at": (began + timedelta(seconds=5)).isoformat()}
+
+    with transaction(engine) as session:
+        peer_id = peers.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9").id.hex
+    with transaction(engine) as session:
+        associations.note(session, [came(0.05 + 0.1 * n, peer_id) for n in range(20)])
+    with transaction(engine) as session:
+        found = status.read(session)
+        (sender,) = found.senders
+        assert sender.usual_s is None, "too little is known of it"
+        associations.note(session, [came(4.0, peer_id)])
+    with transaction(engine) as session:
+        (sender,) = status.read(session).senders
+        assert 2.3 * 3600 < sender.usual_s < 2.5 * 3600
+        assert "peer_silent" not in {one.code for one in status.read(session).alarms}
+        session.execute(text("UPDATE associations SET ended_at = ended_at - interval '6 hours'"))
+    with transaction(engine) as session:
+        (alarm,) = [one for one in status.read(session).alarms if one.code == "peer_silent"]
+        assert alarm.values["peer"] == "PACS"
+        assert alarm.command == "countersign associations list --from PACS"
