@@ -85,10 +85,13 @@ class Intake:
         StoreFull
             Passing: room comes back when the indexer drains, or when somebody makes some.
         """
+        if not self.has_space():
+            raise StoreFull("The spool's disk has too little room.")
+
+    def has_space(self) -> bool:
+        """Whether as much disk space is free as must stay free."""
         room = os.statvfs(self._spool.folder)
-        free_bytes = room.f_bavail * room.f_frsize
-        if free_bytes < self._min_free_bytes:
-            raise StoreFull("The spool's disk has too little room.", free_bytes=free_bytes)
+        return room.f_bavail * room.f_frsize >= self._min_free_bytes
 
 
 class Incoming:

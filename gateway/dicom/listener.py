@@ -20,7 +20,7 @@ from gateway import heartbeat
 from gateway.dicom import tls
 from gateway.dicom.arriving import Arriving
 from gateway.dicom.association import Accepted, Asked, Association, Receiving, Rejection, Terms
-from gateway.dicom.contexts import VERIFICATION, contexts
+from gateway.dicom.contexts import SERVICES, VERIFICATION, contexts
 from gateway.dicom.peers import KnownPeer, Peers
 from gateway.dicom.reasons import remedy_of
 from gateway.dicom.seats import MAX_ASSOCIATIONS, Seats
@@ -48,7 +48,8 @@ _CALLING_UNKNOWN = {
 }  # to a stranger all the same
 
 
-REJECTIONS = (_CALLED_UNKNOWN, *_CALLING_UNKNOWN.values())
+_NO_ROOM = Rejection(2, 3, 1, "no_room")
+REJECTIONS = (_CALLED_UNKNOWN, *_CALLING_UNKNOWN.values(), _NO_ROOM)
 """What this door rejects; its server, and the association itself, have others."""
 
 
@@ -97,10 +98,10 @@ class Listener:
         found = self._peers.find(asked.calling_ae_title, association.peer_address, association.certificate_names)
         if isinstance(found, KnownPeer):
             association.peer = found
-            return None
-        if self._is_own_probe(association, asked) or self._settings.open_peers:
-            return None
-        return _CALLING_UNKNOWN[found]
+        elif not self._is_own_probe(association, asked) and not self._settings.open_peers:
+            return _CALLING_UNKNOWN[found]
+        wants_to_store = any(each.abstract_syntax not in SERVICES for each in asked.offers)
+        return _NO_ROOM if wants_to_store and not self.intake.has_space() else None
 
     def rejected(self, association: Association, asked: Asked, rejection: Rejection) -> None:
         """Tell who was not let in, and what to do about it."""

@@ -37,6 +37,10 @@ _REASONS: dict[str, tuple[str, str]] = {
         "this sender has as many associations as it may",
         "Remove the peer and add it with another --max-associations.",
     ),
+    "no_room": (
+        "the spool's disk has too little room",
+        "Free space: it goes on by itself. COUNTERSIGN_MIN_FREE_BYTES is how much has to stay free.",
+    ),
     "application_context_unknown": ("it asks for no DICOM application", "It is no DICOM sender; find out what it is."),
     "protocol_version_unknown": (
         "it speaks another version of the protocol",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dicom import wire
+from gateway.dicom.calling import answer_of
 from gateway.dicom.listener import listen_at
 from gateway.dicom.peers import KnownPeer, write_peers
 from gateway.dicom.send import send
@@ -158,8 +160,11 @@ def test_what_cannot_be_read_or_filed_is_told_so_and_kept_aside(listener):
 
 def test_too_little_space_is_a_passing_refusal(tmp_path):
     with listening(tmp_path / "spool", min_free_bytes=1 << 60) as listener:
-        path = saved(tmp_path, instance(side=600))
-        assert listener.send(path) == {path: 0xA700}
+        refused = associate(listener)
+        assert refused.is_rejected
+        answer = answer_of(refused)
+        assert (answer.result, answer.result_source, answer.diagnostic) == (2, 3, 1), "a passing state"
+        assert wait_until(lambda: b"no_room" in listener.log.read_bytes(), within_s=5)
         assert listener.files() == listener.files("incoming") == []
         assert listener.answers()
 
@@ -179,6 +184,13 @@ def test_a_full_disk_refuses_and_recovers(tmp_path):
             assert statuses == [0, 0xA700, 0]
             assert listener.files("incoming") == []
             assert len(listener.files()) == 2
+        with listening(disk / "spool", min_free_bytes=1 << 20) as listener:
+            standing = associate(listener)
+            (disk / "somebody").write_bytes(bytes(1 << 20))
+            assert store_raw(standing, encoded(instance(side=16))) == 0xA700
+            assert associate(listener).is_rejected, "who comes now is turned away at once"
+            (disk / "somebody").unlink()
+            assert listener.send(small) == {small: 0}, "it goes on by itself"
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
@@ -249,6 +261,17 @@ def test_twelve_peers_of_a_byte_a_second_lock_nobody_out(listener):
             while connection.recv(1) == b"":
                 break
         connection.close()
+
+
+def test_two_hundred_idle_associations_hold_up_nobody(tmp_path):
+    with listening(tmp_path / "spool", max_associations=300, receivers=2) as listener, contextlib.ExitStack() as held:
+        for _ in range(200):
+            connection = held.enter_context(raw_connection(listener))
+            connection.sendall(asking())
+            assert connection.recv(1) == b"\2"
+        path = saved(tmp_path, instance(side=64))
+        assert listener.send(path) == {path: 0}
+        assert peak_bytes(listener.process.pid) < 200 << 20
 
 
 def test_idle_connections_without_end_push_each_other_out(listener):
