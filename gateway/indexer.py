@@ -86,7 +86,7 @@ class Indexer:
         self._write_peers()
         instances = quarantined = 0
         for each in self._spools():
-            self._pass_on(each)
+            self._keep_lines(each)
             now = time.monotonic()
             self._aside = {path: until for path, until in self._aside.items() if until > now}
             batch = [path for path in each.waiting() if path not in self._aside][: self._batch]
@@ -94,6 +94,8 @@ class Indexer:
                 require_mounted(self._engine, self._store)
                 one = self._take(each, batch)
                 instances, quarantined = instances + one.instances, quarantined + one.quarantined
+        for each in self._spools():
+            self._take_up(each)
         return Round(instances, quarantined)
 
     def facts(self) -> dict[str, Any]:
@@ -189,7 +191,12 @@ class Indexer:
             "instance_quarantined", instance_id=path.stem, reason_code=reason, result="kept" if kept else "lost"
         )
 
-    def _pass_on(self, each: Spool) -> None:
+    def _oldest_waiting(self) -> str | None:
+        """The id of the oldest file that waits for its row in any spool here; ids begin with the time."""
+        waiting = (path for each in self._held.values() for path in each.waiting() if path not in self._aside)
+        return min((path.stem for path in waiting), default=None)
+
+    def _keep_lines(self, each: Spool) -> None:
         """Make rows of what the listener wrote into its logbook."""
         reader = self._logbooks.setdefault(each.folder, logbook.Reader(each.folder))
         lines, seen = reader.read()
@@ -202,7 +209,14 @@ class Indexer:
                 raise
             _logger.exception("logbook_unreadable", spool_id=each.spool_id)  # its lines are passed over: images go on
         reader.done(seen)
-        for path, notice_id, said in notices.waiting(each.folder):
+
+    def _take_up(self, each: Spool) -> None:
+        """Make rows of what peers asked and told besides images, when the images that came before are on record."""
+        told = list(notices.waiting(each.folder))
+        oldest = self._oldest_waiting() if told else None
+        for path, notice_id, said in told:
+            if oldest is not None and oldest < notice_id:
+                break  # images that came before it go first: it may be about them
             try:
                 if said is not None:
                     with transaction(self._engine) as session:

@@ -65,7 +65,8 @@ class Peers:
             if stamp != self._stamp:
                 peers: dict[str, list[KnownPeer]] = {}
                 for peer in read_peers(self._root):
-                    peers.setdefault(peer.ae_title, []).append(peer)
+                    if peer.address or peer.certificate_name:  # an earlier release writes no certificate's name
+                        peers.setdefault(peer.ae_title, []).append(peer)
                 self._peers, self._stamp = peers, stamp
         except FileNotFoundError:
             return

@@ -151,6 +151,23 @@ def test_what_is_still_on_its_way_is_waited_for(place: Place, port: int, tmp_pat
         assert [event for event, _ in told.reports] == [1]
 
 
+def test_a_backlog_longer_than_that_is_waited_for_too(
+    place: Place, tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitments, "WAIT_S", 0.0)
+    many = [instance(side=16) for _ in range(5)]
+    assert set(place.listener.send(*(saved(tmp_path, ds) for ds in many), calling_aet=PACS).values()) == {0}
+    assert place.ask(*((CT, ds.SOPInstanceUID) for ds in many)) == 0
+    place.indexer._batch = 2
+    place.index()
+    assert place.state() == [], "images that came before it go first"
+    with asker(PACS, port) as told:
+        for _ in range(4):
+            place.index()
+            place.courier.run_once()
+        assert [event for event, _ in told.reports] == [1]
+
+
 def test_a_request_outlasts_a_restart_of_everybody_and_a_peer_that_is_away(
     place: Place, port: int, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.dicom.listener import listen_at
-from gateway.dicom.peers import KnownPeer, write_peers
+from gateway.dicom.peers import KnownPeer, Peers, write_peers
 from gateway.launcher.processes import free_port, wait_until
 from record.errors import Misconfigured
 from record.settings import ListenerSettings
@@ -143,6 +143,12 @@ def test_renewed_certificates_are_taken_without_a_restart(tmp_path, authority, s
         trusted.write_text("no certificate")
         assert storescu(authority, settings["dicom_tls_port"], path), "the former ones serve on"
         assert b"tls_files_unreadable" in listener.log.read_bytes()
+
+
+def test_a_snapshot_of_an_earlier_release_lets_nobody_in_by_title_alone(tmp_path):
+    known = Peers(tmp_path)
+    (tmp_path / "peers.json").write_text(json.dumps([{"ae_title": "PACS", "address": "", "site": "main"}]))
+    assert known.find("PACS", "10.0.0.9") == "peer_unknown"
 
 
 @pytest.mark.parametrize("lacks", ["dicom_tls_certificate", "dicom_tls_key", "dicom_tls_ca"])
