@@ -49,6 +49,7 @@ class Errand:
     host: str
     port: int
     ae_title: str
+    speaks_tls: bool
     verdict: Verdict
 
 
@@ -110,7 +111,7 @@ def claim(session: Session, store: Store) -> Errand | None:
             continue
         found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
         found.attempts += 1
-        return Errand(found.id, found.transaction_uid, peer.address, peer.port, peer.ae_title, verdict)
+        return Errand(found.id, found.transaction_uid, peer.address, peer.port, peer.ae_title, peer.speaks_tls, verdict)
 
 
 def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:

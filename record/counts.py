@@ -27,6 +27,7 @@ class Question:
     host: str
     port: int
     ae_title: str
+    speaks_tls: bool
 
 
 def claim(session: Session, after_s: float) -> Question | None:
@@ -52,7 +53,7 @@ def claim(session: Session, after_s: float) -> Question | None:
         return None
     study, peer = row[0], row[1]
     study.count_asked_at = func.now()
-    return Question(study.id, study.study_instance_uid, peer.address, peer.port or 0, peer.ae_title)
+    return Question(study.id, study.study_instance_uid, peer.address, peer.port or 0, peer.ae_title, peer.speaks_tls)
 
 
 def answered(session: Session, question: Question, count: int | None) -> None:

@@ -34,6 +34,7 @@ def add_peer(
     address: str = "",
     certificate_name: str = "",
     port: int | None = None,
+    speaks_tls: bool = False,
     lane: Lane = Lane.ROUTINE,
     strict: bool = False,
     asks_count: bool = False,
@@ -50,6 +51,8 @@ def add_peer(
         The common name, or an alternative DNS name or URI, of the certificate that it has to show.
     port
         Where it answers itself.
+    speaks_tls
+        It is called by TLS there.
     lane
         How urgent its studies are.
     strict
@@ -97,6 +100,7 @@ def add_peer(
         address=plain,
         certificate_name=certificate_name,
         port=port,
+        speaks_tls=speaks_tls,
         lane=lane,
         strict=strict,
         asks_count=asks_count,

@@ -207,7 +207,18 @@ class Sweeping(Base):
     """Prepared readings that may wait for a model before routine preparation pauses."""
 
 
-class ListenerSettings(Program):
+class TlsSettings(Program):
+    """What a program needs that speaks DICOM over TLS."""
+
+    dicom_tls_certificate: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with our certificate for DICOM over TLS, and those between it and its authority. Read anew when it changes."""
+    dicom_tls_key: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with its key, without a password."""
+    dicom_tls_ca: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
+    """PEM file with the authorities that certify peers; a peer without a certificate of theirs is not taken, nor called, there."""
+
+
+class ListenerSettings(TlsSettings):
     """The C-STORE listener. It needs its disk alone, so it has no database settings."""
 
     spool: Path
@@ -218,12 +229,6 @@ class ListenerSettings(Program):
     """Its port."""
     dicom_tls_port: Annotated[Annotated[int, Field(ge=0, le=65535)] | None, BeforeValidator(_none_if_blank)] = None
     """Port for DICOM over TLS 1.2 or newer with certificates on both sides, usually 2762; none without it."""
-    dicom_tls_certificate: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
-    """PEM file with our certificate for that port, and those between it and its authority. Read anew when it changes."""
-    dicom_tls_key: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
-    """PEM file with its key, without a password."""
-    dicom_tls_ca: Annotated[Path | None, BeforeValidator(_none_if_blank)] = None
-    """PEM file with the authorities that certify peers; a peer without a certificate of theirs is not taken there."""
     ae_title: Annotated[str, AfterValidator(valid_ae_title)] = "COUNTERSIGN"
     """What senders call us: 1 to 16 printable ASCII characters."""
     private_sop_classes: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed), AfterValidator(valid_uids)] = ()
@@ -265,7 +270,7 @@ class SweepSettings(Sweeping):
     """`countersign gateway sweep`."""
 
 
-class CourierSettings(Base):
+class CourierSettings(Base, TlsSettings):
     """The courier: every call to somebody else's server."""
 
     courier_s: float = 1.0

@@ -37,6 +37,7 @@ PROGRAMS: tuple[tuple[str, type[BaseSettings]], ...] = (
     ("every program", settings.Program),
     ("every program but the listener", settings.Base),
     ("whatever sweeps: sweep, workers", settings.Sweeping),
+    ("whatever speaks DICOM over TLS: listener, courier, `peers test`, `reconcile`", settings.TlsSettings),
     ("listener", settings.ListenerSettings),
     ("indexer", settings.IndexerSettings),
     ("courier", settings.CourierSettings),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +15,17 @@ from gateway.commands import Ordered, admin_data_dir, administrating, as_json, b
 from gateway.commands.output import print_json, print_table, printable
 from record.states import Lane
 
+if TYPE_CHECKING:
+    from gateway.dicom.calling import Destination
+    from record.models import Peer
+
 _FACTS = (
     *(
         "ae_title",
         "address",
         "certificate_name",
         "port",
+        "speaks_tls",
         "lane",
         "strict",
         "asks_count",
@@ -61,6 +66,10 @@ def peers() -> None:
 @click.option(
     "--port", type=click.IntRange(1, 65535),
     help="Where it answers itself: for `peers test`, storage commitment, --count and `reconcile`.",
+)  # fmt: skip
+@click.option(
+    "--tls", "speaks_tls", is_flag=True,
+    help="Call it by TLS there, with the certificate of COUNTERSIGN_DICOM_TLS_CERTIFICATE.",
 )  # fmt: skip
 @click.option(
     "--lane", type=click.Choice([lane.value for lane in Lane]), default=Lane.ROUTINE.value, show_default=True,
@@ -139,7 +148,11 @@ def list_peers(site: str | None, *, json: bool) -> None:
                     p.max_wait_s,
                 ),
                 p.max_associations,
-                " ".join(word for word, holds in (("strict", p.strict), ("count", p.asks_count)) if holds),
+                " ".join(
+                    word
+                    for word, holds in (("strict", p.strict), ("count", p.asks_count), ("tls", p.speaks_tls))
+                    if holds
+                ),
                 p.created_at,
             )
             for p, of in found
@@ -165,18 +178,12 @@ def test_peer(ae_title: str, address: str | None, timeout_s: float) -> None:
     works with it.
     """
     from gateway.dicom import find
-    from gateway.dicom.calling import Destination, unreachable
+    from gateway.dicom.calling import unreachable
     from record import peers as records
-    from record.errors import InvalidRequest, PeerUnavailable
+    from record.errors import PeerUnavailable
 
     with administrating() as session:
-        peer = records.find_peer(session, ae_title, address)
-        if not peer.port or not peer.address:
-            raise InvalidRequest(
-                "It is not known where this sender answers: remove it, and add it with its address and --port."
-            )
-        calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
-        to = Destination(peer.address, peer.port, peer.ae_title, calling, timeout_s)
+        to = destination_of(records.find_peer(session, ae_title, address), timeout_s)
     if why := unreachable(to):
         say(f"C-ECHO: {printable(why)}")
         sys.exit(1)
@@ -205,3 +212,27 @@ def remove_peer(ae_title: str, address: str) -> None:
     with administrating() as session:
         records.remove_peer(session, ae_title=ae_title, address=address, by=by_command())
     click.echo(f"{ae_title} may not send from {address or 'any address'}", err=True)
+
+
+def destination_of(peer: Peer, timeout_s: float) -> Destination:
+    """Where a peer answers, and as whom we call it.
+
+    Raises
+    ------
+    InvalidRequest
+        Nobody said where.
+    Misconfigured
+        It is called by TLS, and our certificate is not named, or cannot be used.
+    """
+    from gateway.dicom import tls
+    from gateway.dicom.calling import Destination
+    from record.errors import InvalidRequest
+    from record.settings import TlsSettings, load
+
+    if not peer.port or not peer.address:
+        raise InvalidRequest(
+            "It is not known where this sender answers: remove it, and add it with its address and --port."
+        )
+    calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
+    secure = tls.calling(load(TlsSettings)) if peer.speaks_tls else None
+    return Destination(peer.address, peer.port, peer.ae_title, calling, timeout_s, secure)

@@ -5,7 +5,6 @@ Knows options and what is printed. Does not know C-FIND or C-MOVE (`gateway.dico
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say
 from gateway.commands.output import print_json, print_table, printable
-from record.errors import InvalidRequest, PeerUnavailable
+from gateway.commands.peers import destination_of
+from record.errors import PeerUnavailable
 
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination
@@ -76,18 +76,11 @@ def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float,
     any study is. Studies are those whose Study Date is not before the day. The exit status is 1 while something is lacking.
     """
     from gateway.dicom import find, move
-    from gateway.dicom.calling import Destination
     from record import peers, studies
 
     with administrating() as session:
         peer = peers.find_peer(session, ae_title, address)
-        if not peer.port or not peer.address:
-            raise InvalidRequest(
-                "It is not known where this sender answers: remove it, and add it with its address and --port."
-            )
-        site_id = peer.site_id
-        calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
-        to = Destination(peer.address, peer.port, peer.ae_title, calling, timeout_s)
+        to, site_id = destination_of(peer, timeout_s), peer.site_id
     held = list(find.studies(to, since.strftime("%Y%m%d")))
     with administrating() as session:
         ours = studies.counts_of(session, site_id, [each.study_instance_uid for each in held])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import ssl
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,13 +54,14 @@ _USUAL: Sequence[Kind] = [
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Whom to send to, and as whom."""
+    """Whom to send to, and as whom; `secure`, where TLS is spoken there."""
 
     host: str
     port: int
     ae_title: str
     calling_ae_title: str = CALLING_AE_TITLE
     timeout_s: float = 60.0
+    secure: ssl.SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,12 @@ def associate(to: Destination, kinds: Sequence[Kind], as_provider: Sequence[str]
 
     try:
         association = ae.associate(
-            to.host, to.port, ae_title=to.ae_title, ext_neg=roles or None, evt_handlers=[(evt.EVT_CONN_OPEN, note)]
+            to.host,
+            to.port,
+            ae_title=to.ae_title,
+            ext_neg=roles or None,
+            evt_handlers=[(evt.EVT_CONN_OPEN, note)],
+            tls_args=(to.secure, to.host) if to.secure else None,
         )
     except (OSError, ValueError):
         return Refusal(f"the name {to.host} leads nowhere", permanent=True)

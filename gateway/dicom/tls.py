@@ -1,4 +1,4 @@
-"""TLS for the listener: mutual certificates, TLS 1.2 or newer (PS3.15, B.12: BCP 195).
+"""TLS for DICOM: mutual certificates, TLS 1.2 or newer (PS3.15, B.12: BCP 195).
 
 Knows which files make it up, reads them anew when they change, and finds the names in a peer's certificate. Does not know
 whose names they are (`peers`).
@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from record.errors import Misconfigured
-from record.settings import ListenerSettings
+from record.settings import ListenerSettings, TlsSettings
 
 _logger = structlog.get_logger()
 
@@ -38,11 +38,7 @@ class Tls:
         try:
             self._context = self._load()
         except (OSError, ssl.SSLError, ValueError) as error:
-            told = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
-            raise Misconfigured(
-                f"The certificate files for DICOM over TLS cannot be used ({told}). COUNTERSIGN_DICOM_TLS_CERTIFICATE, "
-                "_KEY and _CA name PEM files: ours, its key without a password, and the authorities that certify the peers."
-            ) from None
+            raise _unusable(error) from None
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
         """The connection as a TLS server has it; the handshake is the caller's to do."""
@@ -95,12 +91,46 @@ def of(settings: ListenerSettings) -> Tls | None:
     return Tls(certificate, key, authorities)
 
 
+def calling(settings: TlsSettings) -> ssl.SSLContext:
+    """How we call a peer that speaks TLS: it has to show a certificate of an authority of ours, and we show our own.
+
+    Its name is not compared with its address: peers are known by IP addresses, which certificates seldom name.
+
+    Raises
+    ------
+    Misconfigured
+        A file is not named, or cannot be used.
+    """
+    certificate, key, authorities = settings.dicom_tls_certificate, settings.dicom_tls_key, settings.dicom_tls_ca
+    if certificate is None or key is None or authorities is None:
+        raise Misconfigured(
+            "A peer is called over TLS: set COUNTERSIGN_DICOM_TLS_CERTIFICATE, COUNTERSIGN_DICOM_TLS_KEY and COUNTERSIGN_DICOM_TLS_CA."
+        )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = False
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+        context.load_verify_locations(authorities)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise _unusable(error) from None
+    return context
+
+
 def names_of(connection: ssl.SSLSocket) -> frozenset[str]:
     """What the peer's certificate is called: its common name, and its alternative names that are DNS names or URIs."""
     certificate: Mapping[str, Any] = connection.getpeercert() or {}
     names = [value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
     names += [value for kind, value in certificate.get("subjectAltName", ()) if kind in {"DNS", "URI"}]
     return frozenset(map(str, names))
+
+
+def _unusable(error: Exception) -> Misconfigured:
+    told = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    return Misconfigured(
+        f"The certificate files for DICOM over TLS cannot be used ({told}). COUNTERSIGN_DICOM_TLS_CERTIFICATE, "
+        "_KEY and _CA name PEM files: ours, its key without a password, and the authorities that certify the peers."
+    )
 
 
 def _no_password() -> bytes:

@@ -18,11 +18,11 @@ from typing import TypeVar
 import structlog
 from sqlalchemy import Engine
 
-from gateway.dicom import commit, find
+from gateway.dicom import commit, find, tls
 from gateway.dicom.calling import Destination
 from record import commitments, counts, log
 from record.db import connect, is_away, transaction
-from record.errors import PeerUnavailable
+from record.errors import Misconfigured, PeerUnavailable
 from record.parts import Beat
 from record.settings import CourierSettings
 from record.store import Store
@@ -51,8 +51,7 @@ class Courier:
             question = counts.claim(session, self.settings.count_after_s)
         if question is None:
             return False
-        to = self._destination(question.host, question.port, question.ae_title)
-        answer = self._call(lambda: find.count_of(to, question.study_instance_uid))
+        answer = self._call(question, lambda to: find.count_of(to, question.study_instance_uid))
         if not isinstance(answer, PeerUnavailable):
             with transaction(self.engine) as session:
                 counts.answered(session, question, answer)
@@ -63,9 +62,8 @@ class Courier:
             errand = commitments.claim(session, self.store)
         if errand is None:
             return False
-        to = self._destination(errand.host, errand.port, errand.ae_title)
-        verdict = errand.verdict
-        answer = self._call(lambda: commit.report(to, errand.transaction_uid, verdict.kept, verdict.failed))
+        kept, failed = errand.verdict.kept, errand.verdict.failed
+        answer = self._call(errand, lambda to: commit.report(to, errand.transaction_uid, kept, failed))
         with transaction(self.engine) as session:
             if isinstance(answer, PeerUnavailable):
                 commitments.not_reported(session, errand, str(answer.facts.get("reason_code", answer.code)))
@@ -73,9 +71,11 @@ class Courier:
                 commitments.reported(session, errand)
         return True
 
-    def _call(self, call: Callable[[], _Answer]) -> _Answer | PeerUnavailable:
+    def _call(
+        self, peer: counts.Question | commitments.Errand, call: Callable[[Destination], _Answer]
+    ) -> _Answer | PeerUnavailable:
         try:
-            answer = call()
+            answer = call(self._destination(peer))
         except PeerUnavailable as error:
             self.failed += 1
             _logger.warning("peer_unavailable", reason_code=str(error.facts.get("reason_code", "")))
@@ -83,8 +83,13 @@ class Courier:
         self.made += 1
         return answer
 
-    def _destination(self, host: str, port: int, ae_title: str) -> Destination:
-        return Destination(host, port, ae_title, self.settings.ae_title, self.settings.call_timeout_s)
+    def _destination(self, peer: counts.Question | commitments.Errand) -> Destination:
+        try:
+            secure = tls.calling(self.settings) if peer.speaks_tls else None
+        except Misconfigured as error:
+            raise PeerUnavailable(error.message, reason_code="tls_misconfigured") from None
+        title, timeout_s = self.settings.ae_title, self.settings.call_timeout_s
+        return Destination(peer.host, peer.port, peer.ae_title, title, timeout_s, secure)
 
 
 def main(settings: CourierSettings) -> int:

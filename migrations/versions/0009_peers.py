@@ -20,6 +20,7 @@ def upgrade() -> None:
     """Apply the change."""
     op.add_column("peers", sa.Column("certificate_name", sa.Text(), server_default="", nullable=False))
     op.add_column("peers", sa.Column("port", sa.Integer(), nullable=True))
+    op.add_column("peers", sa.Column("speaks_tls", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("peers", sa.Column("max_associations", sa.Integer(), nullable=True))
     op.add_column("peers", sa.Column("asks_count", sa.Boolean(), server_default=sa.text("false"), nullable=False))
     op.add_column("studies", sa.Column("peer_id", sa.Uuid(), nullable=True))

@@ -82,8 +82,8 @@ class Token(Table):
 class Peer(Table):
     """Who sends to us: an application entity title bound to an address, to a name in a certificate, or to both.
 
-    An empty address is any, an empty certificate name asks for none. `port` is where it answers itself; without one it is
-    never called. `asks_count`: its own count of a study's instances is asked for, to know that a study is complete.
+    An empty address is any, an empty certificate name asks for none. `port` is where it answers itself, by TLS if it `speaks_tls`;
+    without one it is never called. `asks_count`: its own count of a study's instances is asked for, to know that a study is complete.
     """
 
     __tablename__ = "peers"
@@ -97,6 +97,7 @@ class Peer(Table):
     address: Mapped[str]
     certificate_name: Mapped[str] = mapped_column(server_default="")
     port: Mapped[int | None]
+    speaks_tls: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     lane: Mapped[str] = mapped_column(server_default=Lane.ROUTINE)
     strict: Mapped[bool] = mapped_column(Boolean, server_default=text("false"))
     stable_after_s: Mapped[float | None]

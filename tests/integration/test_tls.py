@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from gateway.dicom import tls
+from gateway.dicom.calling import Destination, unreachable
 from gateway.dicom.listener import listen_at
 from gateway.dicom.peers import KnownPeer, Peers, write_peers
 from gateway.launcher.processes import free_port, wait_until
 from record.errors import Misconfigured
-from record.settings import ListenerSettings
+from record.settings import ListenerSettings, TlsSettings
 from tests.certificates import Authority
 from tests.conftest import missing
 from tests.instances import instance, saved
@@ -158,3 +160,39 @@ def test_a_port_without_its_certificates_is_refused(tmp_path, authority, lacks):
         listen_at(ListenerSettings(spool=tmp_path, dicom_port=0, **settings))
     with pytest.raises(Misconfigured, match="cannot be used"):
         listen_at(ListenerSettings(spool=tmp_path, dicom_port=0, **settings, **{lacks: Path("/nowhere.pem")}))
+
+
+def test_a_peer_is_called_by_tls_with_our_certificate_and_has_to_show_its_own(tmp_path, authority, stranger):
+    theirs, their_key = authority.certify("archive")
+    ours, our_key = authority.certify("countersign")
+    program, port = shutil.which("storescp", path="/usr/bin:/usr/local/bin"), free_port()
+    if program is None:
+        missing("dcmtk is not installed (apt install dcmtk)")
+    command = [
+        program,
+        "-aet",
+        "PEER",
+        "-od",
+        tmp_path,
+        "+tls",
+        their_key,
+        theirs,
+        "+cf",
+        authority.certificate,
+        str(port),
+    ]
+    with contextlib.ExitStack() as held:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        held.callback(process.wait)
+        held.callback(process.kill)
+
+        def called(**files):
+            told = {"dicom_tls_certificate": ours, "dicom_tls_key": our_key, "dicom_tls_ca": authority.certificate}
+            context = tls.calling(TlsSettings(**(told | files)))
+            return unreachable(Destination("127.0.0.1", port, "PEER", timeout_s=5, secure=context))
+
+        assert wait_until(lambda: not called(), within_s=20)
+        assert called(dicom_tls_ca=stranger.certificate), "it is of no authority of ours"
+        assert unreachable(Destination("127.0.0.1", port, "PEER", timeout_s=5)), "it speaks nothing else"
+    with pytest.raises(Misconfigured, match="COUNTERSIGN_DICOM_TLS_KEY"):
+        tls.calling(TlsSettings())
