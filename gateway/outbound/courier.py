@@ -3,7 +3,7 @@
 Knows which errands there are: a peer is asked for its count of a study, and told what became of a storage commitment. Does not
 know what an errand means: a verb of the record claims it, and takes the answer. No transaction is open while somebody is called,
 and each peer has its own pace: who does not answer keeps nobody else waiting for longer than one time-out. Several couriers may
-run; an errand that one of them left unfinished is claimed anew.
+run; an errand that one of them left unfinished is claimed anew. DICOM is imported with the first call: most couriers never make one.
 """
 
 from __future__ import annotations
@@ -13,19 +13,20 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 from sqlalchemy import Engine
 
-from gateway.dicom import commit, find, tls
-from gateway.dicom.calling import Destination
 from record import commitments, counts, log
 from record.db import connect, is_away, transaction
 from record.errors import Misconfigured, PeerUnavailable
 from record.parts import Beat
 from record.settings import CourierSettings
 from record.store import Store
+
+if TYPE_CHECKING:
+    from gateway.dicom.calling import Destination
 
 _logger = structlog.get_logger()
 _Answer = TypeVar("_Answer")
@@ -51,6 +52,8 @@ class Courier:
             question = counts.claim(session, self.settings.count_after_s)
         if question is None:
             return False
+        from gateway.dicom import find
+
         answer = self._call(question, lambda to: find.count_of(to, question.study_instance_uid))
         if not isinstance(answer, PeerUnavailable):
             with transaction(self.engine) as session:
@@ -62,6 +65,8 @@ class Courier:
             errand = commitments.claim(session, self.store)
         if errand is None:
             return False
+        from gateway.dicom import commit
+
         kept, failed = errand.verdict.kept, errand.verdict.failed
         answer = self._call(errand, lambda to: commit.report(to, errand.transaction_uid, kept, failed))
         with transaction(self.engine) as session:
@@ -84,6 +89,9 @@ class Courier:
         return answer
 
     def _destination(self, peer: counts.Question | commitments.Errand) -> Destination:
+        from gateway.dicom import tls
+        from gateway.dicom.calling import Destination
+
         try:
             secure = tls.calling(self.settings) if peer.speaks_tls else None
         except Misconfigured as error:

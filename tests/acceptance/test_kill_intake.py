@@ -31,7 +31,7 @@ from tests.listeners import AET
 from tests.own_servers import OwnServers, own_servers
 
 KILLS = int(os.environ.get("COUNTERSIGN_KILLS", "20"))
-OUTAGE_S = float(os.environ.get("COUNTERSIGN_OUTAGE_S", "5"))
+OUTAGE_S = float(os.environ.get("COUNTERSIGN_OUTAGE_S", "4"))
 SEED = int(os.environ.get("COUNTERSIGN_SEED") or time.time_ns() % 1_000_000)
 SENDERS = 8
 LEASE_S = 1.5  # of `tests.bench`
@@ -52,7 +52,7 @@ class Senders:
 
     port: int
     folder: Path
-    ledger: Ledger = field(default_factory=Ledger)
+    ledger: Ledger
     stop: threading.Event = field(default_factory=threading.Event)
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -91,21 +91,22 @@ class Senders:
             path.unlink()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def servers() -> Iterator[OwnServers]:
     with own_servers() as made:
         yield made
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(servers: OwnServers) -> Iterator[Engine]:
     made = connect(servers.url)
     yield made
     made.dispose()
 
 
-@pytest.fixture
-def bench(servers: OwnServers, tmp_path: Path) -> Iterator[Bench]:
+@pytest.fixture(scope="module")
+def bench(servers: OwnServers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    tmp_path = tmp_path_factory.mktemp("bench")
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "seal.key").write_text("ab" * 32)
     made = Bench(
@@ -128,9 +129,15 @@ def bench(servers: OwnServers, tmp_path: Path) -> Iterator[Bench]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def ledger() -> Ledger:
+    """Of all tests here: they follow each other on one record."""
+    return Ledger()
+
+
 @pytest.fixture
-def senders(bench: Bench, tmp_path: Path) -> Senders:
-    return Senders(int(bench.environment["COUNTERSIGN_DICOM_PORT"]), tmp_path / "out")
+def senders(bench: Bench, ledger: Ledger, tmp_path: Path) -> Senders:
+    return Senders(int(bench.environment["COUNTERSIGN_DICOM_PORT"]), tmp_path / "out", ledger)
 
 
 def waiting(bench: Bench) -> int:
@@ -163,13 +170,18 @@ def assert_ledger_holds(engine: Engine, bench: Bench, ledger: Ledger) -> None:
     wait_for(frozen, 60, "every study is closed with all its images")
 
 
+def _await_images(senders: Senders) -> None:
+    before = len(senders.ledger.acknowledged)
+    wait_for(lambda: len(senders.ledger.acknowledged) > before + 20, 60, "images are coming in")
+
+
 def test_nothing_acknowledged_is_lost_whoever_is_killed(
     engine: Engine, servers: OwnServers, bench: Bench, senders: Senders
 ) -> None:
     print(f"COUNTERSIGN_SEED={SEED}")  # noqa: T201  to repeat it
     chance = random.Random(SEED)
     senders.start()
-    wait_for(lambda: len(senders.ledger.acknowledged) > 20, 60, "images are coming in")
+    _await_images(senders)
     killed: dict[str, int] = {}
     for number in range(KILLS):
         before = len(senders.ledger.acknowledged)
@@ -195,7 +207,7 @@ def test_images_are_taken_for_as_long_as_postgres_and_redis_are_away(
 ) -> None:
     assert OUTAGE_S > 2 * LEASE_S
     senders.start()
-    wait_for(lambda: len(senders.ledger.acknowledged) > 20, 60, "images are coming in")
+    _await_images(senders)
     servers.kill_postgres()
     servers.kill_redis()
     before, until = len(senders.ledger.acknowledged), time.monotonic() + OUTAGE_S

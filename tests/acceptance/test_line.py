@@ -76,42 +76,6 @@ def test_a_physician_edits_and_signs_and_nobody_sees_it_before(line: Line, tmp_p
     assert line.command("verify").strip().endswith("nothing is wrong")
 
 
-def test_images_are_taken_while_postgres_and_redis_are_gone(tmp_path: Path) -> None:
-    import os
-    import signal
-
-    with running("--open-peers", "--stable-after", "1", "--quiet") as line:
-        servers = [
-            int(pid)
-            for pid in os.listdir("/proc")
-            if pid.isdigit()
-            and _parent(int(pid)) == line.process.pid
-            and _name(int(pid)) in {"postgres", "valkey-server"}
-        ]
-        assert len(servers) == 2
-        for pid in servers:
-            os.kill(pid, signal.SIGKILL)
-        (study,) = phantoms(tmp_path, "--count", "1")
-        done = line.send(files_of(study))
-        assert done.returncode == 0, done.stderr
-        uid = study["study_instance_uid"]
-        assert line.wait_until_ended([uid])[uid]["reading_state"] == "done"
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except (OSError, ValueError):
-        return 0
-
-
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/exe").resolve().name
-    except OSError:
-        return ""
-
-
 def test_a_second_up_on_the_same_folder_says_so(line: Line) -> None:
     done = subprocess.run(
         [*COMMAND, "up", "--data-dir", str(line.folder / "data")],

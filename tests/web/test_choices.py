@@ -101,7 +101,9 @@ def test_light_and_dark_are_the_devices_and_then_the_chosen_one(windows: Windows
     assert is_dark(window)
     window.page.get_by_text(words.VIEW, exact=True).click()
     window.press(words.LIGHT)
-    expect(window.page.get_by_role("heading", name=words.WORKLIST, exact=True)).to_be_visible()
+    expect(window.page.locator("html")).to_have_attribute(
+        "data-appearance", "light"
+    )  # the new page, not the one before
     assert not is_dark(window)
     window.page.emulate_media(color_scheme="light")
     window.page.get_by_text(words.VIEW, exact=True).click()
