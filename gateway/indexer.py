@@ -26,7 +26,7 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import DataError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from gateway import heartbeat, logbook, notices, spool
@@ -50,6 +50,8 @@ ASIDE_S = 30.0
 """How long a file that failed without being broken lets others pass."""
 MAX_BACKOFF_S = 10.0
 _BLOCK = 1 << 20
+_FINAL = (DataError, IntegrityError, CountersignError, LookupError, ValueError, TypeError, AttributeError)
+"""What is wrong with a notice, or a line, itself: it will be no other tomorrow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,7 @@ class Indexer:
         self._engine, self._store, self._root, self._batch, self._aside_s = engine, store, root, batch, aside_s
         self._held: dict[Path, Spool] = {}
         self._logbooks: dict[Path, logbook.Reader] = {}
+        self._lines_due = 0.0
         self._aside: dict[Path, float] = {}
         self._unsure = True  # whether a file in the spool may have a row already: at start, and after any failure
         self._peers_due = 0.0
@@ -198,6 +201,8 @@ class Indexer:
 
     def _keep_lines(self, each: Spool) -> None:
         """Make rows of what the listener wrote into its logbook."""
+        if time.monotonic() < self._lines_due:
+            return
         reader = self._logbooks.setdefault(each.folder, logbook.Reader(each.folder))
         lines, seen = reader.read()
         try:
@@ -207,12 +212,15 @@ class Indexer:
         except SQLAlchemyError as error:
             if is_away(error):
                 raise
-            _logger.exception("logbook_unreadable", spool_id=each.spool_id)  # its lines are passed over: images go on
+            _logger.exception("logbook_unreadable", spool_id=each.spool_id)
+            if not isinstance(error, _FINAL):
+                self._lines_due = time.monotonic() + self._aside_s  # images go on
+                return
         reader.done(seen)
 
     def _take_up(self, each: Spool) -> None:
         """Make rows of what peers asked and told besides images, when the images that came before are on record."""
-        told = list(notices.waiting(each.folder))
+        told = [one for one in notices.waiting(each.folder) if one[0] not in self._aside]
         oldest = self._oldest_waiting() if told else None
         for path, notice_id, said in told:
             if oldest is not None and oldest < notice_id:
@@ -228,6 +236,9 @@ class Indexer:
                 if is_away(error):
                     raise
                 _logger.exception("notice_failed", spool_id=each.spool_id)
+                if not isinstance(error, _FINAL):
+                    self._aside[path] = time.monotonic() + self._aside_s
+                    continue
             path.rename(path.with_suffix(".failed"))  # it was acknowledged, so it is not thrown away
 
     def _write_peers(self) -> None:

@@ -21,7 +21,7 @@ _NAME = re.compile(r"[0-9]{10}\.jsonl")
 _FILE_BYTES = 1 << 18
 _MOST_FILES = 256
 """Together 64 MB; while no database takes them, the oldest go."""
-_READ_BYTES = 1 << 18
+_READ_BYTES = 1 << 20
 
 
 class Logbook:

@@ -35,7 +35,7 @@ def keep(spool_folder: Path, notice: Mapping[str, Any]) -> str:
     if not folder.is_dir():
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(spool_folder)
-    if len(os.listdir(folder)) >= MOST:
+    if sum(name.endswith(".json") for name in os.listdir(folder)) >= MOST:
         raise OSError("too many notices wait")
     name = new_id().hex
     write_private(folder / f"{name}.json", json.dumps(dict(notice), separators=(",", ":")))

@@ -12,19 +12,27 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, any_, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from record.models import Announcement, Instance, Peer, Study
+from record.models import Announcement, Instance, Study
+from record.peers import sender_of
 from record.states import AnnouncementKind, StudyState
 
 _GOING_ON = "IN PROGRESS"
 
 
 def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> None:
-    """Keep what a peer told, once, and look at the studies that it is about; a peer that is no more told nothing."""
-    peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
-    if peer is None or session.get(Announcement, notice_id) is not None:
+    """Keep what a peer told, once, and look at the studies that it is about.
+
+    Raises
+    ------
+    NotFound
+        The peer is no more, nor another of its title and address.
+    """
+    peer = sender_of(session, notice)
+    if session.get(Announcement, notice_id) is not None:
         return
     told = Announcement(
         id=notice_id,
@@ -42,7 +50,11 @@ def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> N
     about = {uid for one in _about(session, told) for uid in one.study_instance_uids}
     for study in session.scalars(
         select(Study)
-        .where(Study.site_id == peer.site_id, Study.study_instance_uid.in_(about), Study.state == StudyState.RECEIVING)
+        .where(
+            Study.site_id == peer.site_id,
+            Study.study_instance_uid == any_(cast(list(about), ARRAY(Text))),
+            Study.state == StudyState.RECEIVING,
+        )
         .order_by(Study.id)
         .with_for_update()
     ):
@@ -63,7 +75,9 @@ def reconsider(session: Session, study: Study) -> None:
     steps = {row.sop_instance_uid for row in rows}
     told = session.scalars(
         select(Announcement)
-        .where(Announcement.site_id == study.site_id, Announcement.sop_instance_uid.in_(steps))
+        .where(
+            Announcement.site_id == study.site_id, Announcement.sop_instance_uid == any_(cast(list(steps), ARRAY(Text)))
+        )
         .order_by(Announcement.received_at, Announcement.id)
     ).all()
     statuses: dict[str, str] = {}
@@ -78,7 +92,9 @@ def reconsider(session: Session, study: Study) -> None:
         return
     here = session.scalar(
         select(func.count(Instance.sop_instance_uid.distinct())).where(
-            Instance.study_id == study.id, Instance.sop_instance_uid.in_(wanted), Instance.erased_at.is_(None)
+            Instance.study_id == study.id,
+            Instance.sop_instance_uid == any_(cast(list(wanted), ARRAY(Text))),
+            Instance.erased_at.is_(None),
         )
     )
     study.announced_at = func.now() if here == len(wanted) else None

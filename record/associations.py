@@ -30,7 +30,7 @@ def note(session: Session, lines: Sequence[Mapping[str, Any]]) -> int:
     proposals = {row["proposal"]: row.pop("offers") for row in rows}
     session.execute(
         insert(Proposal)
-        .values([{"sha256": digest, "offers": offers} for digest, offers in proposals.items()])
+        .values([{"sha256": digest, "offers": offers} for digest, offers in sorted(proposals.items())])
         .on_conflict_do_nothing()
     )
     sites = {peer.id: peer.site_id for peer in session.scalars(select(Peer))}
@@ -73,14 +73,18 @@ def find(session: Session, association_id: uuid.UUID) -> tuple[Association, Prop
     return (row[0], row[1]) if row else None
 
 
-def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> int:
-    """Delete what is older than anybody asks for, some at a time."""
+def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> None:
+    """Delete what is older than anybody asks for, some at a time, and the proposals that nobody made lately."""
     old = (
         select(Association.id)
         .where(Association.ended_at < func.now() - func.make_interval(0, 0, 0, keep_days))
         .limit(_DELETED_AT_ONCE)
     )
-    return session.execute(delete(Association).where(Association.id.in_(old))).rowcount  # type: ignore[attr-defined, no-any-return]
+    session.execute(delete(Association).where(Association.id.in_(old)))
+    named = select(Association.id).where(Association.proposal == Proposal.sha256).exists()
+    session.execute(
+        delete(Proposal).where(Proposal.sha256.in_(select(Proposal.sha256).where(~named).limit(_DELETED_AT_ONCE)))
+    )
 
 
 def _tell_gaps(session: Session, rows: list[dict[str, Any]]) -> None:

@@ -7,16 +7,17 @@ Knows when an instance is kept: it has a row at the peer's site and its file is 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
 from record.models import Commitment, Instance, Peer, Study
+from record.peers import sender_of
 from record.states import CommitmentState, move
 from record.store import Kind, Store
 
@@ -51,18 +52,31 @@ class Errand:
     ae_title: str
     speaks_tls: bool
     verdict: Verdict
+    attempt: int
 
 
 def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> None:
-    """Keep what a peer asked for, once; a peer that is no more cannot be told, so it asked for nothing."""
-    peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
-    if peer is None or session.get(Commitment, notice_id) is not None:
+    """Keep what a peer asked for, once: one that repeats a request that still waits is told once.
+
+    Raises
+    ------
+    NotFound
+        The peer is no more, nor another of its title and address.
+    """
+    peer = sender_of(session, notice)
+    transaction_uid = str(notice["transaction_uid"])
+    waits = select(Commitment.id).where(
+        Commitment.peer_id == peer.id,
+        Commitment.transaction_uid == transaction_uid,
+        Commitment.state == CommitmentState.QUEUED,
+    )
+    if session.get(Commitment, notice_id) is not None or session.scalar(waits) is not None:
         return
     made = Commitment(
         id=notice_id,
         site_id=peer.site_id,
         peer_id=peer.id,
-        transaction_uid=str(notice["transaction_uid"]),
+        transaction_uid=transaction_uid,
         asked=[[str(class_uid), str(instance_uid)] for class_uid, instance_uid in notice["references"]],
         state="",
         received_at=datetime.fromisoformat(notice["received_at"]),
@@ -111,7 +125,16 @@ def claim(session: Session, store: Store) -> Errand | None:
             continue
         found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
         found.attempts += 1
-        return Errand(found.id, found.transaction_uid, peer.address, peer.port, peer.ae_title, peer.speaks_tls, verdict)
+        return Errand(
+            found.id,
+            found.transaction_uid,
+            peer.address,
+            peer.port,
+            peer.ae_title,
+            peer.speaks_tls,
+            verdict,
+            found.attempts,
+        )
 
 
 def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
@@ -121,7 +144,7 @@ def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
     for start in range(0, len(commitment.asked), _AT_ONCE):
         asked = [(class_uid, instance_uid) for class_uid, instance_uid in commitment.asked[start : start + _AT_ONCE]]
         rows = session.execute(
-            select(Instance.sop_instance_uid, Instance.sop_class_uid, Instance.id)
+            select(Instance.sop_instance_uid, Instance.sop_class_uid, Instance.id, Instance.size_bytes)
             .join(Study, Study.id == Instance.study_id)
             .where(
                 Study.site_id == commitment.site_id,
@@ -130,9 +153,9 @@ def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
                 Instance.erased_at.is_(None),
             )
         ).all()
-        sides: dict[str, list[tuple[str, uuid.UUID]]] = {}
+        sides: dict[str, list[tuple[str, uuid.UUID, int]]] = {}
         for row in rows:
-            sides.setdefault(row.sop_instance_uid, []).append((row.sop_class_uid, row.id))
+            sides.setdefault(row.sop_instance_uid, []).append((row.sop_class_uid, row.id, row.size_bytes))
         for class_uid, instance_uid in asked:
             why = _why_not(store, class_uid, sides.get(instance_uid, ()))
             if why is None:
@@ -165,17 +188,32 @@ def not_reported(session: Session, errand: Errand, code: str) -> None:
     found = session.get_one(Commitment, errand.commitment_id, with_for_update=True)
     if found.state != CommitmentState.QUEUED:
         return
+    if found.attempts != errand.attempt:
+        return  # it took longer than its lease: another courier has it
     found.last_code = code
     if found.attempts >= MAX_ATTEMPTS:
         move(found, CommitmentState.DEAD)
         return
     pause_s = min(_LONGEST_PAUSE_S, 2.0 ** min(found.attempts, 20))
-    found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause_s)
+    later = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, pause_s)
+    found.not_before = later
+    session.execute(  # nobody else waits while this peer is tried with each of its errands
+        update(Commitment)
+        .where(
+            Commitment.peer_id == found.peer_id,
+            Commitment.state == CommitmentState.QUEUED,
+            Commitment.id != found.id,
+            Commitment.not_before < later,
+        )
+        .values(not_before=later)
+    )
 
 
-def _why_not(store: Store, class_uid: str, sides: Iterable[tuple[str, uuid.UUID]]) -> int | None:
-    same = [instance_id for of_class, instance_id in sides if of_class == class_uid]
+def _why_not(store: Store, class_uid: str, sides: Collection[tuple[str, uuid.UUID, int]]) -> int | None:
+    same = [(instance_id, size_bytes) for of_class, instance_id, size_bytes in sides if of_class == class_uid]
     if not same:
-        return CLASS_CONFLICT if list(sides) else NO_SUCH_INSTANCE
-    there = (store.size_bytes(Kind.INSTANCE, instance_id.hex) for instance_id in same)
-    return None if all(size is not None for size in there) else NOT_KEPT
+        return CLASS_CONFLICT if sides else NO_SUCH_INSTANCE
+    whole = (
+        (store.size_bytes(Kind.INSTANCE, key.hex) or 0) > size_bytes for key, size_bytes in same
+    )  # its meta besides
+    return None if all(whole) else NOT_KEPT

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from record.models import Peer, Study
@@ -28,6 +29,8 @@ class Question:
     port: int
     ae_title: str
     speaks_tls: bool
+    peer_id: uuid.UUID
+    asked_at: datetime | None
 
 
 def claim(session: Session, after_s: float) -> Question | None:
@@ -53,7 +56,17 @@ def claim(session: Session, after_s: float) -> Question | None:
         return None
     study, peer = row[0], row[1]
     study.count_asked_at = func.now()
-    return Question(study.id, study.study_instance_uid, peer.address, peer.port or 0, peer.ae_title, peer.speaks_tls)
+    session.flush()
+    return Question(
+        study_id=study.id,
+        study_instance_uid=study.study_instance_uid,
+        host=peer.address,
+        port=peer.port or 0,
+        ae_title=peer.ae_title,
+        speaks_tls=peer.speaks_tls,
+        peer_id=peer.id,
+        asked_at=study.count_asked_at,
+    )
 
 
 def answered(session: Session, question: Question, count: int | None) -> None:
@@ -61,5 +74,16 @@ def answered(session: Session, question: Question, count: int | None) -> None:
     study = session.get(Study, question.study_id, with_for_update=True)
     if study is None or study.state != StudyState.RECEIVING or count is None:
         return
+    if study.count_asked_at != question.asked_at:
+        return  # an answer to an older question
     study.expected_instances = count
     study.expected_at = study.count_asked_at  # an image that came since makes it another question
+
+
+def unanswered(session: Session, question: Question) -> None:
+    """The peer did not answer: it is asked about none of its studies for a while, so that no other peer waits for it."""
+    session.execute(
+        update(Study)
+        .where(Study.state == StudyState.RECEIVING, Study.peer_id == question.peer_id)
+        .values(count_asked_at=func.now())
+    )

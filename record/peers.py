@@ -9,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -146,6 +147,24 @@ def find_peer(session: Session, ae_title: str, address: str | None = None, *, si
         message = "Several senders have this AE title: say the address as well."
         raise InvalidRequest(message)
     return found[0]
+
+
+def sender_of(session: Session, notice: Mapping[str, Any]) -> Peer:
+    """The peer that a listener's notice came from; one that was removed and added again is found by title and address.
+
+    Raises
+    ------
+    NotFound
+        There is none.
+    """
+    peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
+    if peer is None:
+        titled = (Peer.ae_title == str(notice.get("ae_title", "")), Peer.address == str(notice.get("address", "")))
+        peer = session.scalar(select(Peer).where(*titled))
+    if peer is None:
+        message = "The sender of a notice is no more."
+        raise NotFound(message)
+    return peer
 
 
 def remove_peer(session: Session, *, ae_title: str, address: str = "", by: Principal = SYSTEM) -> None:

@@ -197,11 +197,13 @@ class Association:
         """Shake hands, where TLS is spoken; False when that fails."""
         if self._secure is None:
             return True
-        connection = self._secure.wrap(self._connection)
-        self._connection = connection
-        connection.settimeout(self._terms.open_timeout_s)
         try:
+            connection = self._secure.wrap(self._connection)
+            self._connection = connection
+            connection.settimeout(self._terms.open_timeout_s)
             connection.do_handshake()
+        except ssl.SSLEOFError:
+            raise Gone from None
         except ssl.SSLError as error:
             self.outcome, self.has_spoken = "insecure", True
             self.reason_code = f"tls_{error.reason or 'failed'}".lower()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ _KINDS = [(STUDY_ROOT_FIND, str(uid.ExplicitVRLittleEndian)), (STUDY_ROOT_FIND, 
 _PENDING = frozenset({0xFF00, 0xFF01})
 _COUNT = re.compile(r"\s*([0-9]{1,9})\s*")
 MAX_STUDIES = 100_000
+_LONGEST_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,10 @@ def _asking(to: Destination) -> Iterator[Association]:
 
 def _answers(to: Destination, opened: Association, asked: Dataset) -> Iterator[Dataset]:
     hold(opened)
-    for status, identifier in opened.send_c_find(asked, STUDY_ROOT_FIND):
+    until = time.monotonic() + _LONGEST_S
+    for count, (status, identifier) in enumerate(opened.send_c_find(asked, STUDY_ROOT_FIND)):
+        if count > MAX_STUDIES or time.monotonic() > until:
+            raise PeerUnavailable(f"{to.ae_title} answers without end.")
         if "Status" not in status:
             raise PeerUnavailable(f"{to.ae_title} fell silent while it was asked.")
         if status.Status not in _PENDING:

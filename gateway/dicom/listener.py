@@ -40,7 +40,7 @@ from record.settings import MAX_AE_TITLE, ListenerSettings
 _logger = structlog.get_logger()
 
 MAX_PDU_BYTES = 1 << 17
-_MOST_SYNTAXES = 32
+_MOST_OFFERS, _MOST_SYNTAXES = 128, 16
 _BACKLOG = 512
 _CALLED_UNKNOWN = Rejection(1, 1, 7, "called_ae_title_unknown")
 _CALLING_UNKNOWN = {
@@ -161,7 +161,7 @@ class Listener:
             "ended_at": now.isoformat(),
             "offers": [
                 [_uid(each.abstract_syntax), [_uid(one) for one in each.transfer_syntaxes[:_MOST_SYNTAXES]], each.taken]
-                for each in (asked.offers if asked else ())
+                for each in (asked.offers[:_MOST_OFFERS] if asked and association.outcome != "rejected" else ())
             ],
             "instances": association.instances,
             "bytes": association.bytes,

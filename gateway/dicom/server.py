@@ -102,7 +102,8 @@ class Server:
         peer = association.peer
         with self._counting:
             try:
-                association.seat = self._seats.take(peer.peer_id, peer.max_associations) if peer else self._seats.take()
+                if not association.is_own_probe:  # our own question is answered however many there are
+                    association.seat = self._seats.take(*((peer.peer_id, peer.max_associations) if peer else ()))
             except Full as full:
                 return TOO_MANY_OF_PEER if full.of_peer else TOO_MANY
             self._pending.pop(id(association), None)

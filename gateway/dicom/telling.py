@@ -24,6 +24,7 @@ from record.errors import InvalidInstance
 
 MAX_BYTES = 8 << 20
 MAX_REFERENCES = 50_000
+MAX_STUDIES = 100
 NO_SUCH_INSTANCE, INVALID_VALUE, MISSING_VALUE, NO_SUCH_ACTION, NOT_AUTHORIZED, NO_ROOM = (
     *(0x0112, 0x0115, 0x0121, 0x0123, 0x0124, 0x0213),
 )
@@ -32,6 +33,7 @@ _TRANSACTION, _STUDY, _STATUS = 0x00081195, 0x0020000D, 0x00400252
 _CLASS, _INSTANCE = 0x00081150, 0x00081155
 _REFERENCED, _SERIES, _SCHEDULED = 0x00081199, 0x00081115, 0x00400270
 _IN_PERFORMED = frozenset({(0x00400340, 0x00081140), (0x00400340, 0x00400220)})
+_WANTED = frozenset({_TRANSACTION, _STUDY, _STATUS, _CLASS, _INSTANCE})
 _CODE = re.compile(r"[A-Z ]{1,16}")
 _logger = structlog.get_logger()
 
@@ -72,7 +74,8 @@ class Told:
         if read is None:
             return Answer(UNRECOGNIZED_OPERATION)
         try:
-            found = list(leaves(self._content, self._accepted.transfer_syntax_uid))
+            syntax = self._accepted.transfer_syntax_uid
+            found = [leaf for leaf in leaves(self._content, syntax) if leaf.tag in _WANTED]
         except InvalidInstance:
             return Answer(INVALID_VALUE, "the data set cannot be read")
         said = read(self._command, found)
@@ -83,6 +86,8 @@ class Told:
         notice = {
             **said,
             "peer_id": peer.peer_id,
+            "ae_title": peer.ae_title,
+            "address": peer.address,
             "association_id": self._association.id,
             "received_at": datetime.now(UTC).isoformat(),
         }
@@ -143,7 +148,7 @@ def _announcement(
         return Answer(INVALID_VALUE, "no SOP Instance UID")
     if studies is not None and not (studies and all(map(UID.fullmatch, studies))):
         return Answer(MISSING_VALUE, "no Study Instance UID")
-    if len(instances) > MAX_REFERENCES:
+    if len(instances) > MAX_REFERENCES or len(studies or ()) > MAX_STUDIES:
         return Answer(NO_ROOM, "too many references")
     return {
         "kind": kind,

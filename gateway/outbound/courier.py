@@ -2,7 +2,7 @@
 
 Knows which errands there are: a peer is asked for its count of a study, and told what became of a storage commitment. Does not
 know what an errand means: a verb of the record claims it, and takes the answer. No transaction is open while somebody is called,
-and each peer has its own pace: who does not answer keeps nobody else waiting for longer than one time-out. Several couriers may
+and a peer that does not answer has all its errands put off: it keeps nobody else waiting for longer than one time-out of each kind. Several couriers may
 run; an errand that one of them left unfinished is claimed anew. DICOM is imported with the first call: most couriers never make one.
 """
 
@@ -55,8 +55,10 @@ class Courier:
         from gateway.dicom import find
 
         answer = self._call(question, lambda to: find.count_of(to, question.study_instance_uid))
-        if not isinstance(answer, PeerUnavailable):
-            with transaction(self.engine) as session:
+        with transaction(self.engine) as session:
+            if isinstance(answer, PeerUnavailable):
+                counts.unanswered(session, question)
+            else:
                 counts.answered(session, question, answer)
         return True
 

@@ -49,6 +49,7 @@ def upgrade() -> None:
     )
     op.create_index("ix_associations_ended", "associations", [sa.text("ended_at DESC")], unique=False)
     op.create_index("ix_associations_peer", "associations", ["peer_id", sa.text("ended_at DESC")], unique=False)
+    op.create_index("ix_associations_proposal", "associations", ["proposal"], unique=False)
     op.create_index(
         "ix_associations_gaps",
         "associations",

@@ -35,6 +35,7 @@ class Association(Table):
     __table_args__ = (
         Index("ix_associations_ended", text("ended_at DESC")),
         Index("ix_associations_peer", "peer_id", text("ended_at DESC")),
+        Index("ix_associations_proposal", "proposal"),
         Index("ix_associations_gaps", "peer_id", "ended_at", postgresql_where=text("gap_s >= 600")),
     )
     id: Mapped[uuid.UUID] = key()

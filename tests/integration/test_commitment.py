@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
@@ -207,6 +208,68 @@ def test_a_notice_that_cannot_be_taken_up_is_kept_and_holds_up_no_other(place: P
     place.index()
     assert [state for state, _, _ in place.state()] == ["queued"]
     assert [path.suffix for path in (folder / "notices").iterdir()] == [".failed"]
+
+
+def test_a_peer_that_is_entered_anew_is_told_all_the_same(place: Place, port: int) -> None:
+    assert place.ask((CT, "1.2.3")) == 0
+    with transaction(place.engine) as session:
+        peers.remove_peer(session, ae_title=PACS, address="127.0.0.1")
+        peers.add_peer(session, site=None, ae_title=PACS, address="127.0.0.1", port=port, strict=True)
+    place.index()
+    assert [state for state, _, _ in place.state()] == ["queued"]
+
+
+def test_a_request_that_is_repeated_while_it_waits_is_told_once(place: Place) -> None:
+    again = uid()
+    assert place.ask((CT, "1.2.3"), transaction=again) == 0
+    assert place.ask((CT, "1.2.3"), transaction=again) == 0
+    place.index()
+    assert len(place.state()) == 1
+
+
+def test_a_passing_error_of_the_database_loses_no_notice(place: Place, database: FreshDatabase) -> None:
+    assert place.ask((CT, "1.2.3")) == 0
+    with psycopg.connect(database.owner_url.replace("+psycopg", ""), autocommit=True) as owner:
+        owner.execute("ALTER TABLE commitments RENAME TO elsewhere")
+        place.index()
+        owner.execute("ALTER TABLE elsewhere RENAME TO commitments")
+    place.indexer._aside.clear()
+    place.index()
+    assert [state for state, _, _ in place.state()] == ["queued"]
+
+
+def test_an_emptied_file_is_not_told_to_be_kept(place: Place, port: int, tmp_path: Path) -> None:
+    ds = instance(side=64)
+    assert place.listener.send(saved(tmp_path, ds), calling_aet=PACS).popitem()[1] == 0
+    place.index()
+    (key,) = place.store.list(Kind.INSTANCE)
+    with place.store.local(Kind.INSTANCE, key) as path:
+        path.chmod(0o600)
+        path.write_bytes(b"")
+    assert place.ask((CT, ds.SOPInstanceUID)) == 0
+    place.index()
+    with asker(PACS, port) as told:
+        assert place.courier.run_once()
+        ((event, report),) = told.reports
+        assert (event, report.FailedSOPSequence[0].FailureReason) == (2, 0x0110)
+
+
+def test_a_peer_that_does_not_answer_keeps_no_other_waiting(place: Place, tmp_path: Path) -> None:
+    other = free_port()
+    with transaction(place.engine) as session:
+        peers.add_peer(session, site=None, ae_title="GOOD", address="127.0.0.1", port=other)
+    place.indexer._peers_due = 0.0
+    place.index()
+    ds = instance(side=64)
+    assert place.listener.send(saved(tmp_path, ds), calling_aet=PACS).popitem()[1] == 0
+    for _ in range(3):
+        assert place.ask((CT, ds.SOPInstanceUID)) == 0
+    assert place.ask((CT, ds.SOPInstanceUID), calling="GOOD") == 0
+    place.index()
+    with asker("GOOD", other) as told:
+        assert place.courier.run_once()
+        assert place.courier.run_once()
+        assert len(told.reports) == 1
 
 
 def test_a_peer_that_is_no_more_cannot_be_told(place: Place) -> None:

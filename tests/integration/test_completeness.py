@@ -264,3 +264,29 @@ def test_a_study_s_way_can_be_traced(ward: Ward) -> None:
     assert "2 objects" in told
     assert f"came from {ARCHIVE} (127.0.0.1); the same bytes came again (1)" in told
     assert "revision 1 with 3 images (quiet); the sender's own count is 4" in told
+
+
+def test_announcements_of_any_length_hold_up_no_image(ward: Ward) -> None:
+    known(ward)
+    (image,) = of_study(1)
+    for half in range(2):
+        many = []
+        for number in range(40_000):
+            item = Dataset()
+            item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CT, f"2.25.{half}.{number + 1}"
+            many.append(item)
+        told, series = Dataset(), Dataset()
+        told.StudyInstanceUID, series.ReferencedSOPSequence = image.StudyInstanceUID, many
+        told.ReferencedSeriesSequence = [series]
+        assert announce(ward, AVAILABILITY, told, uid()) == 0
+    ward.receive(image)
+    assert ward.closed() == [], "what was announced is not here"
+    with ward.engine.connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM instances")).scalar_one() == 1
+    begun = Dataset()
+    begun.ScheduledStepAttributesSequence = []
+    for number in range(200):
+        step = Dataset()
+        step.StudyInstanceUID = f"2.25.7.{number + 1}"
+        begun.ScheduledStepAttributesSequence.append(step)
+    assert announce(ward, PROCEDURE_STEP, begun, uid()) == 0x0213
