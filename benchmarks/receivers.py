@@ -14,11 +14,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 from gateway.launcher.processes import free_port, wait_until
 
+if TYPE_CHECKING:
+    from gateway.launcher.servers import Servers
+
 TICKS = os.sysconf("SC_CLK_TCK")
+POSTGRESQL_INDEX = Path("/usr/share/orthanc/plugins/libOrthancPostgreSQLIndex.so")
 DCMTK = "/usr/bin:/usr/local/bin"  # pynetdicom installs scripts of the same names into a virtual environment
 
 
@@ -42,6 +47,8 @@ def receivers(
     found["pynetdicom"] = lambda: plain(folder)
     if orthanc := shutil.which("Orthanc", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin"):
         found["Orthanc"] = lambda: archive(folder, orthanc)
+        if POSTGRESQL_INDEX.exists():
+            found["Orthanc+PG"] = lambda: archive_on_postgresql(folder, orthanc)
     if limit is not None:
         binary = folder / "limit"
         subprocess.run(["cc", "-O2", "-pthread", "-o", binary, limit], check=True)
@@ -72,33 +79,43 @@ def draining(folder: Path, spool: Path) -> Iterator[Callable[[], int]]:
     """PostgreSQL and an indexer on a spool; how many rows there are."""
     import psycopg
 
+    from record.migrate import upgrade
+
+    with database(folder) as (servers, place):
+        upgrade(servers.owner_database_url())
+        url = servers.database_url()
+        environment = {
+            **os.environ,
+            "DATABASE_URL": url,
+            "COUNTERSIGN_SPOOL": str(spool),
+            "COUNTERSIGN_STORE": str(place / "store"),
+            "COUNTERSIGN_LOG_LEVEL": "ERROR",
+        }
+        (place / "store").mkdir()
+        process = subprocess.Popen([sys.executable, "-P", "-m", "gateway", "gateway", "indexer"], env=environment)
+        try:
+            with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as rows:
+                yield lambda: int(rows.execute("SELECT count(*) FROM instances").fetchone()[0])  # type: ignore[index]
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+@contextlib.contextmanager
+def database(folder: Path) -> Iterator[tuple[Servers, Path]]:
+    """A PostgreSQL that flushes, and the folder it is in."""
     from gateway.launcher.folder import State
     from gateway.launcher.processes import StopRequest
     from gateway.launcher.servers import Servers
-    from record.migrate import upgrade
 
     place = folder / f"servers-{time.monotonic_ns()}"
     (place / "logs").mkdir(parents=True)
     place.chmod(0o711)
     servers = Servers(place, place / "logs", State(), durable=True)
     servers.start(StopRequest())
-    upgrade(servers.owner_database_url())
-    url = servers.database_url()
-    environment = {
-        **os.environ,
-        "DATABASE_URL": url,
-        "COUNTERSIGN_SPOOL": str(spool),
-        "COUNTERSIGN_STORE": str(place / "store"),
-        "COUNTERSIGN_LOG_LEVEL": "ERROR",
-    }
-    (place / "store").mkdir()
-    process = subprocess.Popen([sys.executable, "-P", "-m", "gateway", "gateway", "indexer"], env=environment)
     try:
-        with psycopg.connect(url.replace("+psycopg", ""), autocommit=True) as database:
-            yield lambda: int(database.execute("SELECT count(*) FROM instances").fetchone()[0])  # type: ignore[index]
+        yield servers, place
     finally:
-        process.terminate()
-        process.wait(20)
         servers.stop(StopRequest())
         shutil.rmtree(place, ignore_errors=True)
 
@@ -114,8 +131,8 @@ def dcmtk(folder: Path, storescp: str) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def archive(folder: Path, orthanc: str) -> Iterator[Receiver]:
-    """Orthanc with its own SQLite, which flushes as it does by itself."""
+def archive(folder: Path, orthanc: str, index: dict[str, object] | None = None) -> Iterator[Receiver]:
+    """Orthanc with its own SQLite or another index, flushing as it does by itself."""
     port, web, place = free_port(), free_port(), folder / f"orthanc-{time.monotonic_ns()}"
     place.mkdir()
     told = {
@@ -128,7 +145,7 @@ def archive(folder: Path, orthanc: str) -> Iterator[Receiver]:
         "DicomAlwaysAllowStore": True,
         "StorageCompression": False,
         "SynchronousCMove": False,
-        "Plugins": [],
+        **(index or {"Plugins": []}),
     }
     (folder / "orthanc.json").write_text(json.dumps(told))
 
@@ -139,6 +156,19 @@ def archive(folder: Path, orthanc: str) -> Iterator[Receiver]:
     with started([orthanc, str(folder / "orthanc.json")], port, {**os.environ, "TCP_NODELAY": "1"}) as pid:
         yield Receiver(port, "ORTHANC", pid, stored)
     shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def archive_on_postgresql(folder: Path, orthanc: str) -> Iterator[Receiver]:
+    """Orthanc with its index in PostgreSQL."""
+    with database(folder) as (servers, _):
+        uri = servers.owner_database_url().replace("+psycopg", "")
+        told: dict[str, object] = {
+            "PostgreSQL": {"EnableIndex": True, "EnableStorage": False, "ConnectionUri": uri},
+            "Plugins": [str(POSTGRESQL_INDEX)],
+        }
+        with archive(folder, orthanc, told) as receiver:
+            yield receiver
 
 
 PLAIN = """
@@ -185,7 +215,7 @@ def started(command: Sequence[str], port: int, environment: dict[str, str]) -> I
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     try:
-        if not wait_until(lambda: answers(port), within_s=30):
+        if not wait_until(lambda: answers(port), within_s=60):
             raise SystemExit(f"{command[0]} does not listen")
         time.sleep(0.5)
         yield process.pid
