@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from gateway import notices
 from gateway.spool import Spool
 
 HEARTBEAT = "listener.json"
@@ -34,6 +35,7 @@ class Contents:
     bytes: int
     quarantine_files: int
     quarantine_bytes: int
+    failed_notices: int
     free_bytes: int
 
 
@@ -73,6 +75,7 @@ def contents_of(spool: Spool) -> Contents:
         bytes=_size_of(waiting),
         quarantine_files=len(aside),
         quarantine_bytes=_size_of(aside),
+        failed_notices=notices.failed_in(spool.folder),
         free_bytes=free_bytes(spool.folder),
     )
 

@@ -239,7 +239,7 @@ class Indexer:
                 if not isinstance(error, _FINAL):
                     self._aside[path] = time.monotonic() + self._aside_s
                     continue
-            path.rename(path.with_suffix(".failed"))  # it was acknowledged, so it is not thrown away
+            notices.give_up(path)
 
     def _write_peers(self) -> None:
         """Keep the listeners' snapshot of who may send."""

@@ -100,6 +100,7 @@ class Incoming:
     def __init__(self, intake: Intake, spool: Spool, source: Source, sop: SopIdentity) -> None:
         self.instance_id = new_id().hex
         self.size_bytes = 0
+        self.study_instance_uid = ""  # once its header was read
         self._intake, self._spool, self._sop = intake, spool, sop
         self._path = spool.incoming / f"{self.instance_id}.part"
         self._head = bytearray()
@@ -173,6 +174,7 @@ class Incoming:
             The disk has no room or fails; nothing stays of this instance.
         """
         identity = self._identity()
+        self.study_instance_uid = identity.study_instance_uid or ""
         if identity.sop_class_uid and identity.sop_class_uid != self._sop.sop_class_uid:
             raise MismatchedInstance("The data set is of another class.", reason_code="mismatched_sop_class_uid")
         if identity.sop_instance_uid and identity.sop_instance_uid != self._sop.sop_instance_uid:

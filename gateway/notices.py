@@ -18,7 +18,9 @@ from record.durable import sync_folder, write_private
 from record.ids import new_id
 
 FOLDER = "notices"
+FAILED = ".failed"
 _NAME = re.compile(r"([0-9a-f]{32})\.json")
+_KEPT = re.compile(rf"[0-9a-f]{{32}}(\.json|{re.escape(FAILED)})")
 MOST = 10_000
 """Notices that may wait in one spool: who would leave more is told that there is no room."""
 
@@ -55,3 +57,35 @@ def waiting(spool_folder: Path, most: int = 100) -> Iterator[tuple[Path, str, di
             except ValueError:
                 said = None
             yield path, name.partition(".")[0], said if isinstance(said, dict) else None
+
+
+def give_up(path: Path) -> None:
+    """Keep a notice that cannot be taken up where it holds up no other: it was acknowledged, so it is not thrown away."""
+    path.rename(path.with_suffix(FAILED))
+
+
+def kept(spool_folder: Path) -> list[Path]:
+    """Every notice of a spool, those that could not be taken up among them, the oldest first."""
+    with contextlib.suppress(FileNotFoundError):
+        folder = spool_folder / FOLDER
+        return [folder / name for name in sorted(os.listdir(folder)) if _KEPT.fullmatch(name)]
+    return []
+
+
+def failed(root: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
+    """The notices of all spools below a folder that could not be taken up, the oldest first, and what each says."""
+    for path in sorted(root.glob(f"*/{FOLDER}/*{FAILED}"), key=lambda path: path.name):
+        try:
+            said = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except ValueError:
+            said = None
+        yield path, said if isinstance(said, dict) else None
+
+
+def failed_in(spool_folder: Path) -> int:
+    """How many of a spool's notices could not be taken up."""
+    with contextlib.suppress(FileNotFoundError):
+        return sum(name.endswith(FAILED) for name in os.listdir(spool_folder / FOLDER))
+    return 0

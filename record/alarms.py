@@ -166,7 +166,14 @@ KINDS: Mapping[str, Kind] = {
     "quarantine": Kind(
         _NOTICE,
         "Files kept aside in quarantine in spool {spool} on {host}: {count}.",
-        "Each file's name says why. They are bounded in bytes, the oldest go first; remove what is understood.",
+        "They are bounded in bytes, the oldest go first. See why each is there, and take it after all or have it sent again.",
+        "countersign quarantine list",
+    ),
+    "notices_failed": Kind(
+        _WARNING,
+        "Requests of senders that could not be taken up, in spool {spool} on {host}: {count}.",
+        "See whether their senders are known still, and the indexer's log; then try them again.",
+        "countersign notices list",
     ),
     "peer_silent": Kind(
         _WARNING,
@@ -199,6 +206,12 @@ KINDS: Mapping[str, Kind] = {
     ),
     "deliveries_dead": Kind(
         _WARNING, "Deliveries that were given up: {count}.", "See the receiver, then queue them again."
+    ),
+    "commitments_dead": Kind(
+        _WARNING,
+        "Storage commitments of which nobody could be told: {count}.",
+        "See whether their senders answer (`peers test`); then have them told again.",
+        "countersign notices list",
     ),
     "deletions_wait": Kind(
         _NOTICE,
@@ -265,6 +278,8 @@ def of_places(spools: Iterable[SpoolShown], disks: Iterable[Place]) -> Iterator[
             yield alarm("spool_old", count=spool.files, age=age(spool.oldest_s), **here)
         if spool.quarantine_files:
             yield alarm("quarantine", count=spool.quarantine_files, **here)
+        if spool.failed_notices:
+            yield alarm("notices_failed", count=spool.failed_notices, **here)
     for disk in disks:
         code = "disk_full" if disk.free_bytes < max(CRITICAL_FREE_BYTES, disk.refused_below_bytes) else "disk_low"
         if disk.free_bytes < LOW_FREE_BYTES:

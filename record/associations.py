@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -16,9 +17,12 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from record.errors import InvalidRequest, NotFound
 from record.models import Association, Peer, Proposal
 
 KEEP_DAYS = 90
+_ID = re.compile(r"[0-9a-f]{6,32}")
+_MOST_REFUSING = 20
 _DELETED_AT_ONCE = 5000
 
 
@@ -55,7 +59,10 @@ def recent(
     if since is not None:
         statement = statement.where(Association.ended_at >= since)
     if troubled:
-        statement = statement.where((Association.outcome != "released") | (Association.refusals != {}))
+        ended_well = (
+            (Association.outcome == "released") & (Association.refusals == {}) & (Association.reason_code == "")
+        )
+        statement = statement.where(~ended_well)
     if ae_title is not None:
         statement = statement.where(Association.calling_ae_title == ae_title)
     if site_id is not None:
@@ -63,14 +70,44 @@ def recent(
     return session.scalars(statement).all()
 
 
-def find(session: Session, association_id: uuid.UUID) -> tuple[Association, Proposal] | None:
-    """One association, and what was proposed on it."""
-    row = session.execute(
+def find(session: Session, named: str) -> tuple[Association, Proposal]:
+    """One association, and what was proposed on it, by its id or by how that begins.
+
+    Raises
+    ------
+    InvalidRequest
+        It is no id, or several begin so.
+    NotFound
+        There is none.
+    """
+    digits = named.replace("-", "").lower()
+    if not _ID.fullmatch(digits):
+        raise InvalidRequest(
+            "An association is named by its id, or by how that begins: six hexadecimal digits at least."
+        )
+    first, last = (uuid.UUID(hex=digits.ljust(32, end)) for end in "0f")
+    rows = session.execute(
         select(Association, Proposal)
         .join(Proposal, Proposal.sha256 == Association.proposal)
-        .where(Association.id == association_id)
-    ).first()
-    return (row[0], row[1]) if row else None
+        .where(Association.id.between(first, last))
+        .limit(2)
+    ).all()
+    if not rows:
+        raise NotFound("There is no such association; those of the last 90 days are kept.")
+    if len(rows) > 1:
+        raise InvalidRequest("Several associations begin so: say more of the id.")
+    return rows[0][0], rows[0][1]
+
+
+def that_refused(session: Session, uid: str, site_ids: Collection[uuid.UUID]) -> Sequence[Association]:
+    """The latest associations with these sites' senders in which an instance of this study, or this instance, was refused."""
+    named = Association.refused.contains([{"study": uid}]) | Association.refused.contains([{"sop": uid}])
+    return session.scalars(
+        select(Association)
+        .where(Association.refused != [], named, Association.site_id.in_(site_ids))
+        .order_by(Association.ended_at.desc())
+        .limit(_MOST_REFUSING)
+    ).all()
 
 
 def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> None:
@@ -120,7 +157,13 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any] | None:
             "proposal": hashlib.sha256(json.dumps(offers).encode()).hexdigest(),
             "instances": int(line["instances"]),
             "bytes": int(line["bytes"]),
-            "refusals": {str(status): int(count) for status, count in dict(line["refusals"]).items()},
+            "refusals": {f"{int(status, 16):04X}": int(count) for status, count in dict(line["refusals"]).items()},
+            "requests": {str(name): int(count) for name, count in dict(line.get("requests", {})).items()},
+            "refused": [
+                {"status": str(status), "why": str(why), "sop": str(sop), "study": str(study)}
+                for status, why, sop, study in line.get("refused", [])
+            ],
+            "certificate_names": [str(name) for name in line.get("certificate_names", [])],
             "outcome": str(line["outcome"]),
             "reason_code": str(line["reason_code"]),
             "began_at": datetime.fromisoformat(line["began_at"]),

@@ -7,21 +7,23 @@ Knows when an instance is kept: it has a row at the peer's site and its file is 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from record import audit
+from record.access import Principal
 from record.models import Commitment, Instance, Peer, Study
 from record.peers import sender_of
 from record.states import CommitmentState, move
 from record.store import Kind, Store
 
-LEASE_S = 120.0
+KEEP_DAYS = 90
 WAIT_S = 60.0
 """So long after it was asked for, an instance that is not here yet may still be on its way through a spool."""
 _LOOK_AGAIN_S = 2.0
@@ -35,10 +37,14 @@ _AT_ONCE = 1000
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a commitment: SOP class and instance of what is kept, and of what is not with the reason."""
+    """What became of a commitment: SOP class and instance of what is kept, and of what is not with the reason.
+
+    `studies` counts the instances that are kept by their study.
+    """
 
     kept: list[tuple[str, str]]
     failed: list[tuple[str, str, int]]
+    studies: Counter[uuid.UUID]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,8 @@ def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> N
         id=notice_id,
         site_id=peer.site_id,
         peer_id=peer.id,
+        ae_title=peer.ae_title,
+        address=peer.address,
         transaction_uid=transaction_uid,
         asked=[[str(class_uid), str(instance_uid)] for class_uid, instance_uid in notice["references"]],
         state="",
@@ -93,58 +101,66 @@ def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> N
     )
 
 
-def claim(session: Session, store: Store) -> Errand | None:
-    """The next commitment that is to be reported, held for a lease; None when there is none.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A commitment that was due and is not to be reported now: it waits for its instances, or nobody can be told."""
+
+
+def claim(session: Session, store: Store, lease_s: float) -> Errand | Settled | None:
+    """The next commitment that is due, held for a lease; None when there is none.
 
     One whose instances may still be in a spool is looked at again a little later, and counts as no attempt.
     """
-    while True:
-        row = session.execute(
-            select(Commitment, Peer)
-            .outerjoin(Peer, Peer.id == Commitment.peer_id)
-            .where(Commitment.state == CommitmentState.QUEUED, Commitment.not_before <= func.now())
-            .order_by(Commitment.not_before)
-            .limit(1)
-            .with_for_update(skip_locked=True, of=Commitment)
-        ).first()
-        if row is None:
-            return None
-        found, peer = row[0], row[1]
-        if peer is None or not peer.port or not peer.address:
-            found.last_code = "peer_unknown"
-            move(found, CommitmentState.DEAD)
-            session.flush()
-            continue
-        verdict = judge(session, store, found)
-        waited_s = session.scalar(
-            select(func.extract("epoch", func.now() - Commitment.created_at)).where(Commitment.id == found.id)
-        )
-        if any(why == NO_SUCH_INSTANCE for _, _, why in verdict.failed) and float(waited_s or 0) < WAIT_S:
-            found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, _LOOK_AGAIN_S)
-            session.flush()
-            continue
-        found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, LEASE_S)
-        found.attempts += 1
-        return Errand(
-            found.id,
-            found.transaction_uid,
-            peer.address,
-            peer.port,
-            peer.ae_title,
-            peer.speaks_tls,
-            verdict,
-            found.attempts,
-        )
+    row = session.execute(
+        select(Commitment, Peer)
+        .outerjoin(Peer, Peer.id == Commitment.peer_id)
+        .where(Commitment.state == CommitmentState.QUEUED, Commitment.not_before <= func.now())
+        .order_by(Commitment.not_before)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Commitment)
+    ).first()
+    if row is None:
+        return None
+    found, peer = row[0], row[1] or _entered_anew(session, row[0])
+    if peer is None or not peer.port or not peer.address:
+        found.last_code = "peer_unknown"
+        move(found, CommitmentState.DEAD)
+        return Settled()
+    if found.attempts >= MAX_ATTEMPTS:  # each ended without a word, as when its courier dies of it
+        move(found, CommitmentState.DEAD)
+        return Settled()
+    verdict = judge(session, store, found)
+    waited_s = session.scalar(
+        select(func.extract("epoch", func.now() - Commitment.created_at)).where(Commitment.id == found.id)
+    )
+    if any(why == NO_SUCH_INSTANCE for _, _, why in verdict.failed) and float(waited_s or 0) < WAIT_S:
+        found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, _LOOK_AGAIN_S)
+        return Settled()
+    found.not_before = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, lease_s)
+    found.attempts += 1
+    return Errand(
+        found.id,
+        found.transaction_uid,
+        peer.address,
+        peer.port,
+        peer.ae_title,
+        peer.speaks_tls,
+        verdict,
+        found.attempts,
+    )
 
 
 def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
     """Which of the instances are kept, as of now."""
     kept: list[tuple[str, str]] = []
     failed: list[tuple[str, str, int]] = []
+    studies: Counter[uuid.UUID] = Counter()
     for start in range(0, len(commitment.asked), _AT_ONCE):
         asked = [(class_uid, instance_uid) for class_uid, instance_uid in commitment.asked[start : start + _AT_ONCE]]
         rows = session.execute(
-            select(Instance.sop_instance_uid, Instance.sop_class_uid, Instance.id, Instance.size_bytes)
+            select(
+                Instance.sop_instance_uid, Instance.sop_class_uid, Instance.id, Instance.size_bytes, Instance.study_id
+            )
             .join(Study, Study.id == Instance.study_id)
             .where(
                 Study.site_id == commitment.site_id,
@@ -154,15 +170,17 @@ def judge(session: Session, store: Store, commitment: Commitment) -> Verdict:
             )
         ).all()
         sides: dict[str, list[tuple[str, uuid.UUID, int]]] = {}
+        study_of = {row.sop_instance_uid: row.study_id for row in rows}
         for row in rows:
             sides.setdefault(row.sop_instance_uid, []).append((row.sop_class_uid, row.id, row.size_bytes))
         for class_uid, instance_uid in asked:
             why = _why_not(store, class_uid, sides.get(instance_uid, ()))
             if why is None:
                 kept.append((class_uid, instance_uid))
+                studies[study_of[instance_uid]] += 1
             else:
                 failed.append((class_uid, instance_uid, why))
-    return Verdict(kept, failed)
+    return Verdict(kept, failed, studies)
 
 
 def reported(session: Session, errand: Errand) -> None:
@@ -181,6 +199,16 @@ def reported(session: Session, errand: Errand) -> None:
         count=len(errand.verdict.kept),
         failed=len(errand.verdict.failed),
     )
+    for study_id, count in errand.verdict.studies.items():
+        audit.write(
+            session,
+            "study_committed",
+            site_id=found.site_id,
+            study_id=study_id,
+            commitment_id=found.id,
+            count=count,
+            ae_title=errand.ae_title,
+        )
 
 
 def not_reported(session: Session, errand: Errand, code: str) -> None:
@@ -207,6 +235,51 @@ def not_reported(session: Session, errand: Errand, code: str) -> None:
         )
         .values(not_before=later)
     )
+
+
+def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> None:
+    """Delete what was reported so long ago that nobody asks for it, some at a time."""
+    old = (
+        select(Commitment.id)
+        .where(
+            Commitment.state == CommitmentState.REPORTED,
+            Commitment.reported_at < func.now() - func.make_interval(0, 0, 0, keep_days),
+        )
+        .limit(_AT_ONCE)
+    )
+    session.execute(delete(Commitment).where(Commitment.id.in_(old)))
+
+
+def dead(session: Session) -> Sequence[Commitment]:
+    """The commitments that were given up, the oldest first."""
+    given_up = select(Commitment).where(Commitment.state == CommitmentState.DEAD)
+    return session.scalars(given_up.order_by(Commitment.received_at).limit(_AT_ONCE)).all()
+
+
+def requeue(session: Session, by: Principal) -> int:
+    """Try again whatever was given up; how many those are."""
+    found = session.scalars(
+        select(Commitment).where(Commitment.state == CommitmentState.DEAD).order_by(Commitment.id).with_for_update()
+    ).all()
+    for one in found:
+        move(one, CommitmentState.QUEUED)
+        one.attempts, one.not_before = 0, func.now()
+        audit.write(session, "commitment_requeued", by, site_id=one.site_id, peer_id=one.peer_id, commitment_id=one.id)
+    return len(found)
+
+
+def _entered_anew(session: Session, commitment: Commitment) -> Peer | None:
+    """The peer of the title and address of one that was removed."""
+    same = (
+        Peer.site_id == commitment.site_id,
+        Peer.ae_title == commitment.ae_title,
+        Peer.address == commitment.address,
+    )
+    found = session.scalars(select(Peer).where(*same).limit(2)).all()
+    if len(found) != 1:
+        return None
+    commitment.peer_id = found[0].id
+    return found[0]
 
 
 def _why_not(store: Store, class_uid: str, sides: Collection[tuple[str, uuid.UUID, int]]) -> int | None:

@@ -12,6 +12,7 @@ from datetime import datetime
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from record import audit
 from record.models import Peer, Study
 from record.states import StudyState
 
@@ -30,6 +31,8 @@ class Question:
     ae_title: str
     speaks_tls: bool
     peer_id: uuid.UUID
+    is_first: bool
+    """Whether it is asked for the first time since its last image."""
     asked_at: datetime | None
 
 
@@ -55,6 +58,7 @@ def claim(session: Session, after_s: float) -> Question | None:
     if row is None:
         return None
     study, peer = row[0], row[1]
+    is_first = study.count_asked_at is None or study.count_asked_at < (study.last_image_at or study.count_asked_at)
     study.count_asked_at = func.now()
     session.flush()
     return Question(
@@ -65,14 +69,18 @@ def claim(session: Session, after_s: float) -> Question | None:
         ae_title=peer.ae_title,
         speaks_tls=peer.speaks_tls,
         peer_id=peer.id,
+        is_first=is_first,
         asked_at=study.count_asked_at,
     )
 
 
 def answered(session: Session, question: Question, count: int | None) -> None:
-    """Keep what the peer said; nothing, if it does not know the study or does not count."""
+    """Keep what the peer said: its count, or that it does not know the study or does not count."""
     study = session.get(Study, question.study_id, with_for_update=True)
-    if study is None or study.state != StudyState.RECEIVING or count is None:
+    if study is None or study.state != StudyState.RECEIVING:
+        return
+    if count is None:
+        _note(session, question, "count_unknown")
         return
     if study.count_asked_at != question.asked_at:
         return  # an answer to an older question
@@ -82,8 +90,22 @@ def answered(session: Session, question: Question, count: int | None) -> None:
 
 def unanswered(session: Session, question: Question) -> None:
     """The peer did not answer: it is asked about none of its studies for a while, so that no other peer waits for it."""
+    _note(session, question, "count_unanswered")
     session.execute(
         update(Study)
         .where(Study.state == StudyState.RECEIVING, Study.peer_id == question.peer_id)
         .values(count_asked_at=func.now())
     )
+
+
+def _note(session: Session, question: Question, kind: str) -> None:
+    if question.is_first:
+        site_id = session.scalar(select(Study.site_id).where(Study.id == question.study_id))
+        audit.write(
+            session,
+            kind,
+            site_id=site_id,
+            study_id=question.study_id,
+            peer_id=question.peer_id,
+            ae_title=question.ae_title,
+        )

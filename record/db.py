@@ -122,4 +122,5 @@ def is_away(error: BaseException) -> bool:
     code = str(getattr(error.orig, "sqlstate", None) or "")
     if code:  # PostgreSQL's appendix A: 08 connection exceptions, 57P operator intervention, 25P03 idled out
         return code.startswith(("08", "57P")) or code == "25P03"
-    return isinstance(error, AWAY) or error.connection_invalidated
+    is_connecting = error.statement is None  # else psycopg itself may have refused a statement
+    return error.connection_invalidated or (is_connecting and isinstance(error, AWAY))

@@ -17,10 +17,31 @@ from sqlalchemy import Row, Select, func, literal, select, text, union_all
 from sqlalchemy.orm import Session
 
 from record.access import Principal, visible
-from record.models import Association, Delivery, Instance, Part, Peer, Reading, Report, Site, Study, StudyRevision
+from record.models import (
+    Association,
+    Commitment,
+    Delivery,
+    Instance,
+    Part,
+    Peer,
+    Reading,
+    Report,
+    Site,
+    Study,
+    StudyRevision,
+)
 from record.models.studies import UNDECIDED
 from record.settings import Sweeping
-from record.states import ENDED_REPORT, OPEN_REPORT, DeliveryState, Lane, Purpose, ReadingState, StudyState
+from record.states import (
+    ENDED_REPORT,
+    OPEN_REPORT,
+    CommitmentState,
+    DeliveryState,
+    Lane,
+    Purpose,
+    ReadingState,
+    StudyState,
+)
 
 LATELY = timedelta(days=7)
 """How far back failed and abstained readings, and outdated reports, are looked for."""
@@ -410,6 +431,15 @@ def deliveries(session: Session, by: Principal | None) -> dict[str, int]:
             _seen(select(Delivery.state, func.count()).where(Delivery.state.in_(states)).group_by(Delivery.state), by)
         )
         counted.update({str(state): int(count) for state, count in rows})
+    return counted
+
+
+def commitments(session: Session, by: Principal | None) -> dict[str, int]:
+    """Storage commitments by state of which the sender was not told."""
+    counted: dict[str, int] = {}
+    for state in (CommitmentState.QUEUED, CommitmentState.DEAD):  # each has an index of its own
+        of_state = select(Commitment.state, func.count()).where(Commitment.state == state).group_by(Commitment.state)
+        counted |= {str(state): int(count) for state, count in session.execute(_seen(of_state, by))}
     return counted
 
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import select, true
 from sqlalchemy.orm import Session
 
 from record import audit
@@ -24,6 +24,10 @@ from record.sites import find_site, one_at_a_time
 from record.states import Lane
 
 MAX_CERTIFICATE_NAME = 255
+CHANGEABLE = frozenset({"address", "certificate_name", "port", "speaks_tls", "lane", "strict", "asks_count"}) | {
+    "stable_after_s", "max_wait_s", "max_associations",
+}  # fmt: skip
+"""What `change_peer` changes."""
 _NAME = re.compile(r"[!-~]+( [!-~]+)*")
 
 
@@ -76,25 +80,8 @@ def add_peer(
         The sender is known already.
     """
     title, plain = _sender(ae_title, address)
-    if not plain and not certificate_name:
-        message = "A sender is bound to its IP address, or to the name in its certificate: say one of them."
-        raise InvalidRequest(message)
-    if len(certificate_name) > MAX_CERTIFICATE_NAME or (certificate_name and not _NAME.fullmatch(certificate_name)):
-        message = "A certificate's name is its common name, a DNS name or a URI: printable ASCII."
-        raise InvalidRequest(message)
-    if asks_count and not (port and plain):
-        message = "To ask a sender for its count, it must be known where it answers: say its address and --port."
-        raise InvalidRequest(message)
-    if max_wait_s is not None and max_wait_s < (stable_after_s or 0.0):
-        message = "The longest wait is shorter than the quiet time."
-        raise InvalidRequest(message)
     found = find_site(session, site)
     one_at_a_time(session)
-    if of := session.scalar(
-        select(Site.name).join(Peer, Peer.site_id == Site.id).where(Peer.ae_title == title, Peer.address == plain)
-    ):
-        message = f"This sender is known already: it sends for site {of}. To change it, remove it and add it again."
-        raise Conflict(message)
     peer = Peer(
         site_id=found.id,
         ae_title=title,
@@ -109,10 +96,35 @@ def add_peer(
         max_wait_s=max_wait_s,
         max_associations=max_associations,
     )
+    _require_sane(peer)
+    _require_new(session, peer)
     session.add(peer)
     session.flush()
     audit.write(session, "peer_added", by, site_id=found.id, peer_id=peer.id, lane=lane)
     return peer
+
+
+def change_peer(session: Session, peer: Peer, changes: Mapping[str, Any], *, by: Principal = SYSTEM) -> None:
+    """Change what a sender may do; who it is, and all that it asked for, stay. The listeners learn it from the next snapshot.
+
+    Parameters
+    ----------
+    changes
+        Any of `CHANGEABLE`, with its new value.
+
+    Raises
+    ------
+    InvalidRequest, Conflict
+        As for `add_peer`.
+    """
+    one_at_a_time(session)
+    for name in changes.keys() & CHANGEABLE:
+        setattr(peer, name, _sender(peer.ae_title, changes[name])[1] if name == "address" else changes[name])
+    with session.no_autoflush:
+        _require_sane(peer)
+        _require_new(session, peer)
+    session.flush()
+    audit.write(session, "peer_changed", by, site_id=peer.site_id, peer_id=peer.id, fields=sorted(changes))
 
 
 def list_peers(session: Session, *, site: str | None = None) -> Sequence[tuple[Peer, str]]:
@@ -123,8 +135,8 @@ def list_peers(session: Session, *, site: str | None = None) -> Sequence[tuple[P
     return [(row[0], row[1]) for row in session.execute(statement.order_by(Peer.address))]
 
 
-def find_peer(session: Session, ae_title: str, address: str | None = None, *, site_id: uuid.UUID | None = None) -> Peer:
-    """The peer of this AE title; the address tells several apart.
+def find_peer(session: Session, ae_title: str, address: str | None = None, certificate_name: str | None = None) -> Peer:
+    """The peer of this AE title; address (empty for one that is bound to none) and certificate tell several apart.
 
     Raises
     ------
@@ -137,14 +149,16 @@ def find_peer(session: Session, ae_title: str, address: str | None = None, *, si
     statement = select(Peer).where(Peer.ae_title == title).order_by(Peer.id)
     if address is not None:
         statement = statement.where(Peer.address == plain)
-    if site_id is not None:
-        statement = statement.where(Peer.site_id == site_id)
+    if certificate_name is not None:
+        statement = statement.where(Peer.certificate_name == certificate_name)
     found = session.scalars(statement).all()
     if not found:
         message = "There is no such sender. `countersign peers list` names all."
         raise NotFound(message)
     if len(found) > 1:
-        message = "Several senders have this AE title: say the address as well."
+        message = (
+            "Several senders have this AE title: say the address (`any`, if it is bound to none), or --certificate."
+        )
         raise InvalidRequest(message)
     return found[0]
 
@@ -160,26 +174,51 @@ def sender_of(session: Session, notice: Mapping[str, Any]) -> Peer:
     peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
     if peer is None:
         titled = (Peer.ae_title == str(notice.get("ae_title", "")), Peer.address == str(notice.get("address", "")))
-        peer = session.scalar(select(Peer).where(*titled))
+        same = session.scalars(select(Peer).where(*titled).limit(2)).all()
+        peer = same[0] if len(same) == 1 else None
     if peer is None:
         message = "The sender of a notice is no more."
         raise NotFound(message)
     return peer
 
 
-def remove_peer(session: Session, *, ae_title: str, address: str = "", by: Principal = SYSTEM) -> None:
-    """Let a sender in no more; what it sent stays. The listeners learn it from the next snapshot.
-
-    Raises
-    ------
-    InvalidRequest
-        It is no AE title, or no IP address.
-    NotFound
-        There is no such sender.
-    """
-    peer = find_peer(session, ae_title, address)
+def remove_peer(session: Session, peer: Peer, *, by: Principal = SYSTEM) -> None:
+    """Let a sender in no more; what it sent stays. The listeners learn it from the next snapshot."""
     audit.write(session, "peer_removed", by, site_id=peer.site_id, peer_id=peer.id)
     session.delete(peer)
+
+
+def _require_sane(peer: Peer) -> None:
+    if not peer.address and not peer.certificate_name:
+        message = "A sender is bound to its IP address, or to the name in its certificate: say one of them."
+        raise InvalidRequest(message)
+    name = peer.certificate_name
+    if len(name) > MAX_CERTIFICATE_NAME or (name and not _NAME.fullmatch(name)):
+        message = "A certificate's name is its common name, a DNS name or a URI: printable ASCII."
+        raise InvalidRequest(message)
+    if "*" in name:
+        message = "A certificate's name is compared letter by letter: say one without a wildcard that it bears as well."
+        raise InvalidRequest(message)
+    if peer.asks_count and not (peer.port and peer.address):
+        message = "To ask a sender for its count, it must be known where it answers: say its address and --port."
+        raise InvalidRequest(message)
+    if peer.max_wait_s is not None and peer.max_wait_s < (peer.stable_after_s or 0.0):
+        message = "The longest wait is shorter than the quiet time."
+        raise InvalidRequest(message)
+
+
+def _require_new(session: Session, peer: Peer) -> None:
+    same = (
+        Peer.ae_title == peer.ae_title,
+        Peer.address == peer.address,
+        Peer.certificate_name == peer.certificate_name,
+        Peer.id != peer.id if peer.id else true(),
+    )
+    if of := session.scalar(select(Site.name).join(Peer, Peer.site_id == Site.id).where(*same)):
+        message = (
+            f"This sender is known already: it sends for site {of}. `countersign peers change` changes what it may."
+        )
+        raise Conflict(message)
 
 
 def _sender(ae_title: str, address: str) -> tuple[str, str]:
@@ -191,7 +230,14 @@ def _sender(ae_title: str, address: str) -> tuple[str, str]:
     if not address:
         return title, ""
     try:
-        return title, str(ipaddress.ip_address(address))
+        parsed = ipaddress.ip_address(address)
     except ValueError:
-        message = "The address is an IP address, such as 10.0.0.9."
+        message = (
+            "The address is one IP address, such as 10.0.0.9: neither a network nor a host's name. For a sender whose "
+            "address changes, say the name in its certificate."
+        )
         raise InvalidRequest(message) from None
+    if parsed.is_unspecified or parsed.is_multicast:
+        message = f"No sender has the address {parsed}."
+        raise InvalidRequest(message)
+    return title, str(getattr(parsed, "ipv4_mapped", None) or parsed)

@@ -53,6 +53,7 @@ class PartShown:
     slots: int | None = None
     busy: int | None = None
     port: int | None = None
+    tls_port: int | None = None
     associations: int | None = None
 
 
@@ -67,6 +68,7 @@ class SpoolShown:
     bytes: int
     quarantine_files: int
     quarantine_bytes: int
+    failed_notices: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ def _listeners(indexer: _Row) -> Iterator[PartShown]:
             seen_s=told["seen_s"] + since_s,
             up_s=float(told.get("up_s", 0.0)),
             port=told.get("port"),
+            tls_port=told.get("tls_port"),
             associations=told.get("associations"),
         )
 
@@ -203,6 +206,7 @@ def _spools(indexers: Sequence[_Row]) -> Iterator[SpoolShown]:
                 bytes=told["bytes"],
                 quarantine_files=told["quarantine_files"],
                 quarantine_bytes=told["quarantine_bytes"],
+                failed_notices=told.get("failed_notices", 0),  # an indexer of the former release counts none
             )
 
 

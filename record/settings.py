@@ -382,8 +382,8 @@ def secret(name: str) -> str | None:
     return held
 
 
-def load(cls: type[S]) -> S:
-    """Read the settings of one program from the environment, and from the files that it names.
+def load(cls: type[S], **given: Any) -> S:
+    """Read the settings of one program from the environment, and from the files that it names; what is `given` is not looked for.
 
     Raises
     ------
@@ -396,7 +396,7 @@ def load(cls: type[S]) -> S:
         if field in cls.model_fields and os.environ.get(name + FILE)
     }
     try:
-        return cls(**from_files)
+        return cls(**from_files, **given)
     except ValidationError as error:
         prefix = str(cls.model_config.get("env_prefix", ""))
         names = ", ".join(

@@ -67,6 +67,7 @@ class Status:
     unsealed_oldest_s: float
     seal_position: int
     deliveries: Mapping[str, int]
+    commitments: Mapping[str, int]
     deletions: int
     deletions_oldest_s: float
     redis: bool | None
@@ -133,6 +134,7 @@ def read(session: Session, by: Principal | None = None, *, bell: Bell | None = N
         unsealed_oldest_s=float(base.unsealed_oldest_s or 0),
         seal_position=base.seal_position or 0,
         deliveries=figures.deliveries(session, by),
+        commitments=figures.commitments(session, by),
         deletions=base.deletions,
         deletions_oldest_s=float(base.deletions_oldest_s or 0),
         redis=None if bell is None or not bell.is_configured else depths is not None,
@@ -224,6 +226,8 @@ def _of_record(status: Status) -> Iterator[Alarm]:
         yield alarm("unsealed", count=status.unsealed, age=age(status.unsealed_oldest_s))
     if status.deliveries.get("dead"):
         yield alarm("deliveries_dead", count=status.deliveries["dead"])
+    if status.commitments.get("dead"):
+        yield alarm("commitments_dead", count=status.commitments["dead"])
     if status.deletions and status.deletions_oldest_s > DELETION_OLDEST_S:
         yield alarm("deletions_wait", count=status.deletions, age=age(status.deletions_oldest_s))
     if abs(status.clock_s) > CLOCK_S:

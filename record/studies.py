@@ -27,6 +27,8 @@ from record.models import (
 from record.models.studies import UNDECIDED
 from record.states import InstanceKind, Purpose, ReadingState, ReasonCode, StudyState, move
 
+_NAMED = 10
+"""Studies of one accession number that a refusal names."""
 _ELIGIBLE = (
     Instance.kind == InstanceKind.IMAGE,
     Instance.duplicate_of_id.is_(None),
@@ -191,7 +193,7 @@ def locate(session: Session, named: str, site_ids: Sequence[uuid.UUID]) -> Study
     """The one study at these sites that has this Study Instance UID or, where no study has it, this accession number.
 
     Accession numbers need not be unique, and two sites may hold the same study: what names several is refused, and the
-    refusal tells nothing of them.
+    refusal tells the latest by their UIDs, where they are of one site.
 
     Raises
     ------
@@ -203,7 +205,7 @@ def locate(session: Session, named: str, site_ids: Sequence[uuid.UUID]) -> Study
     named = named.strip()
     for column in (Study.study_instance_uid, Study.accession_number) if named and "\0" not in named else ():
         where = (Study.site_id.in_(site_ids), column == named)
-        found = session.scalars(select(Study).where(*where).limit(2)).all()
+        found = session.scalars(select(Study).where(*where).order_by(Study.updated_at.desc()).limit(_NAMED)).all()
         if len(found) == 1:
             return found[0]
         if found:
@@ -211,7 +213,9 @@ def locate(session: Session, named: str, site_ids: Sequence[uuid.UUID]) -> Study
             message = (
                 "This names studies of several sites: say which with --site."
                 if sites > 1
-                else "This accession number names several studies: name one by its Study Instance UID."
+                else "This accession number names several studies: name one by its Study Instance UID: "
+                + ", ".join(sorted(each.study_instance_uid for each in found))
+                + (", …" if len(found) == _NAMED else ".")
             )
             raise InvalidRequest(message, sites=sites)
     message = "There is no such study."

@@ -21,7 +21,7 @@ import structlog
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from record import associations, audit, leases, log, readings, sessions, studies, work
+from record import announcements, associations, audit, commitments, leases, log, readings, sessions, studies, work
 from record.db import connect, is_away, transaction
 from record.models import Reading, StoreDeletion
 from record.parts import Beat
@@ -205,6 +205,8 @@ def _let_old_go(sweep: Sweep) -> None:
         sessions.forget_searches(session)
         sessions.delete_old_sessions(session)
         associations.forget_old(session)
+        commitments.forget_old(session)
+        announcements.forget_old(session)
     sweep.sessions_at = time.monotonic() + _SESSIONS_EVERY_S
 
 

@@ -7,6 +7,7 @@ names, never a patient's. Nothing here is kept: it is put together from what is 
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,11 +16,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from record import associations
 from record.models import Association, Delivery, Event, Instance, Reading, Receiver, Report, Study, StudyRevision
 from record.states import Purpose, ReadingState
 
 EVENTS = (
     *("study_reopened", "reading_retried", "lease_lost", "reading_stumbled", "conflict_decided", "draft_offered"),
+    *("count_unanswered", "count_unknown", "study_committed"),
     *(
         "report_opened",
         "report_saved",
@@ -30,6 +33,8 @@ EVENTS = (
     ),
 )
 """Kinds of events that are moments of their own; the others are told by tables, or are somebody's looking."""
+_TOLD = ("reason_code", "count", "ae_title")
+"""Facts of an event that its moment repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ def of_study(session: Session, study: Study) -> list[Moment]:
     """Everything that is known of a study's way, the first moment first."""
     found = [
         *_arrivals(session, study.id),
+        *_refusals(session, study),
         *_closings(session, study.id),
         *_readings(session, study.id),
         *_events(session, study.id),
@@ -98,6 +104,16 @@ def _arrivals(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:
         )
 
 
+def _refusals(session: Session, study: Study) -> Iterator[Moment]:
+    """What its site's senders were refused, by association and status."""
+    for one in associations.that_refused(session, study.study_instance_uid, [study.site_id]):
+        those = Counter(each["status"] for each in one.refused if each["study"] == study.study_instance_uid)
+        for status, count in those.items():
+            facts = {"count": count, "status": f"0x{status}", "association_id": one.id}
+            sender = {"peer_ae_title": one.calling_ae_title, "peer_address": one.peer_address}
+            yield Moment(one.ended_at, "refused", facts=facts | sender)
+
+
 def _closings(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:
     for row in session.scalars(select(StudyRevision).where(StudyRevision.study_id == study_id)):
         facts = {"revision": row.number, "images": row.images, "evidence_kind": row.evidence_kind}
@@ -131,7 +147,8 @@ def _events(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:
             former = None
         count = (former.facts["count"] if former else 0) + 1
         at = former.at if former else event.at
-        facts = {"count": count} if saves else {"reason_code": event.facts.get("reason_code")}
+        told = {name: event.facts[name] for name in _TOLD if name in event.facts}
+        facts = {"count": count} if saves else {"reason_code": None} | told
         former = Moment(at, event.kind, event.at if saves and count > 1 else None, facts)
     if former is not None:
         yield former

@@ -57,6 +57,7 @@ def main() -> int:
         (DOCS / "operations.md", "reasons", reasons_table),
         (DOCS / "security.md", "roles", roles_table),
         (DOCS / "conformance.md", "rejections", rejections_table),
+        (DOCS / "conformance.md", "tls", tls_table),
         (DOCS / "conformance.md", "statuses", statuses_table),
         (DOCS / "conformance.md", "classes", classes_table),
         (DOCS / "conformance.md", "syntaxes", syntaxes_table),
@@ -122,6 +123,12 @@ def rejections_table() -> str:
         why, remedy = reasons.in_words(each.code)
         rows.append(f"| {each.result}, {each.source}, {each.reason} | {why} | {remedy} |")
     return "\n".join(rows)
+
+
+def tls_table() -> str:
+    """A row for each way in which TLS fails, and what to do about it."""
+    rows = ["| what fails | what to do |", "|---|---|"]
+    return "\n".join(rows + ["| {} | {} |".format(*reasons.in_words(code)) for code in ("speaks_tls", *reasons.OF_TLS)])
 
 
 def statuses_table() -> str:

@@ -184,11 +184,13 @@ def _target(places: Places, path: str) -> Path | None:
     if room == "secrets":
         return _inside(places.secrets, below) if places.secrets else None
     if (found := spooled(path)) and places.spool is not None:
-        number, ready_or_not, name = found
+        number, room, name = found
         single = (places.spool / "ready").is_dir()  # the spool of one dead listener
         spool = Spool(places.spool if single else _inside(places.spool, number))
         spool.make()
-        return _inside(spool.folder, ready_or_not, name)
+        target = _inside(spool.folder, room, name)
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+        return target
     return None
 
 

@@ -4,6 +4,7 @@
     DIR/20261125T214500.123Z/      one backup
         database/TABLE.copy.gz     every table, as `record.dump` writes it
         spool/NN/ready|quarantine/ instances that had no row yet
+        spool/NN/notices/         what senders asked besides, and had no row yet
         secrets/seal.key, heads.log the seal key, and the seal heads kept outside the database
         files.sha256               every file and its sha256, with paths from DIR (`sha256sum -c` reads it)
         manifest.json              what it is; written last, so a backup without it is an interrupted one
@@ -51,7 +52,9 @@ _STORED = re.compile(
     rf"({Kind.PICTURE})/(?:[0-9a-f]{{2}}/)*([0-9a-f]{{64}})\.png)"
 )
 _PLAIN = r"[^/\x00-\x1f\x7f]+"
-_SPOOLED = re.compile(rf"spool/((?!\.{{1,2}}/){_PLAIN})/(ready|quarantine)/({_PLAIN}\.dcm)")
+_SPOOLED = re.compile(
+    rf"spool/((?!\.{{1,2}}/){_PLAIN})/(?:(ready|quarantine)/({_PLAIN}\.dcm)|(notices)/({_PLAIN}\.(?:json|failed)))"
+)
 _SECRET = f"secrets/{SEAL_KEY}"
 _OWN = re.compile(
     "|".join([_SPOOLED.pattern, re.escape(_SECRET), re.escape(HEADS), rf"database/[a-z_][a-z0-9_]*{re.escape(SUFFIX)}"])
@@ -294,7 +297,7 @@ def find(path: Path) -> Backup:
 def spooled(path: str) -> tuple[str, str, str] | None:
     """A spooled file's spool, room and name, by its path in a backup; None where it is something else."""
     found = _SPOOLED.fullmatch(path)
-    return (found[1], found[2], found[3]) if found else None
+    return (found[1], found[2] or found[4], found[3] or found[5]) if found else None
 
 
 def side_by_side(work: Callable[[_Given], _Made], many: Iterable[_Given]) -> Iterator[tuple[_Given, _Made]]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from gateway import spool
+from gateway import notices, spool
 from gateway.backup.shelf import FORMAT, HEADS, LISTING, MANIFEST, Backup, Places, Shelf, Tell, discard
 from gateway.backup.stored import Stored
 from record import dump, migrate
@@ -101,6 +101,7 @@ def take(engine: Engine, places: Places, shelf: Shelf, *, tell: Tell) -> Taken:
             taking = _Taking(shelf, shelf.begin(), tell)
             if places.heads_file is not None:
                 taking.copy(places.heads_file, HEADS)
+            _notices(taking, places)
             kept = _database(taking, engine)
             _spools(taking, places)
             _secrets(taking, places)
@@ -200,6 +201,13 @@ def _spooled(places: Places) -> Iterator[Path]:
     for each in spool.find(places.spool) if places.spool else []:
         yield from each.waiting()
         yield from (path for path in sorted(each.quarantine.glob("*.dcm")) if _HARMLESS.fullmatch(path.name))
+
+
+def _notices(taking: _Taking, places: Places) -> None:
+    """What senders asked besides images, before the database is read: a notice that gets its row meanwhile is in both, which is one."""
+    for each in spool.find(places.spool) if places.spool else []:
+        for path in notices.kept(each.folder):
+            taking.copy(path, "spool", each.folder.name, notices.FOLDER, path.name)
 
 
 def _spools(taking: _Taking, places: Places) -> None:

@@ -5,23 +5,39 @@ Knows options and what is printed. Does not know how a listener keeps its logboo
 
 from __future__ import annotations
 
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, site
-from gateway.commands.output import print_json, print_table
-from record.errors import NotFound
+from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, say, site
+from gateway.commands.output import print_indented, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from record.models import Association
 
 _FACTS = (
     *("id", "began_at", "ended_at", "listener", "calling_ae_title", "called_ae_title", "peer_address", "is_secure"),
-    *("instances", "bytes", "refusals", "outcome", "reason_code"),
+    *("certificate_names", "requests", "instances", "bytes", "refusals", "outcome", "reason_code"),
 )
+_SHOWN = {
+    "id": "association",
+    "began_at": "began",
+    "ended_at": "ended",
+    "listener": "listener",
+    "calling_ae_title": "calling AE title",
+    "called_ae_title": "called AE title",
+    "peer_address": "address",
+    "is_secure": "TLS",
+    "certificate_names": "certificate",
+    "requests": "requests",
+    "instances": "instances",
+    "bytes": "bytes",
+    "how": "how it ended",
+}
+_SHORT = 13
+"""Of an id, which begins with the time in milliseconds."""
+_WELL = "released in good order"
 
 
 @click.group(
@@ -73,61 +89,92 @@ def list_associations(
     if json:
         print_json(lines)
         return
+    if not lines:
+        say("No association is on record that was so.")
+        return
     print_table(
-        ("ENDED", "FROM", "ADDRESS", "INSTANCES", "REFUSED", "HOW IT ENDED", "WHAT TO DO", "ASSOCIATION"),
+        ("ENDED", "FROM", "ADDRESS", "IMAGES", "REFUSED", "ASSOCIATION"),
         [
             (
                 *(line["ended_at"], line["calling_ae_title"], line["peer_address"], line["instances"]),
-                *(sum(line["refusals"].values()) or "", line["how"], line["remedy"], line["id"]),
+                *(sum(line["refusals"].values()), str(line["id"])[:_SHORT]),
             )
             for line in lines
         ],
+        [[f"{line['how']}.", *line["remedies"]] if line["how"] != _WELL or line["remedies"] else [] for line in lines],
     )
 
 
 @associations.command(
     "show",
     short_help="Show one association: what was proposed and taken.",
-    epilog=example("countersign associations show 0195f0d2c0de7aaa8bbbccccddddeeee"),
+    epilog=example("countersign associations show 0195f0d2-c0de"),
 )
 @admin_data_dir
-@click.argument("association", type=click.UUID)
+@click.argument("association")
 @as_json
-def show(association: uuid.UUID, *, json: bool) -> None:
-    """Show one association: which presentation contexts were offered, which were taken, and what each refusal meant."""
-    from pydicom.uid import UID
+def show(association: str, *, json: bool) -> None:
+    """Show one association: what it asked for, which presentation contexts were taken, what was refused, and what to do.
 
-    from gateway.dicom.statuses import meaning
+    ASSOCIATION is its id, or how that begins, as `associations list` prints it.
+    """
     from record import associations as records
 
     with administrating() as session:
-        found = records.find(session, association)
-        if found is None:
-            raise NotFound("There is no such association; those of the last 90 days are kept.")
-        facts, offers = _facts(found[0]), found[1].offers
+        found, proposal = records.find(session, association)
+        facts, refused, offers = _facts(found), found.refused, proposal.offers
     if json:
-        print_json(facts | {"offers": offers})
+        print_json(facts | {"refused": refused, "offers": offers})
         return
-    for name, value in facts.items():
-        if name != "refusals":
-            click.echo(f"{name.replace('_', ' ')}: {value}")
-    for status, count in facts["refusals"].items():
+    for name, title in _SHOWN.items():
+        value = facts[name]
+        if isinstance(value, dict):
+            value = ", ".join(f"{kind} {count}" for kind, count in value.items())
+        if isinstance(value, list):
+            value = ", ".join(value)
+        if value not in {None, ""}:
+            click.echo(f"{title}: {printable(value)}")
+    for remedy in facts["remedies"]:
+        click.echo(f"what to do: {printable(remedy)}")
+    _show_refusals(facts["refusals"], refused)
+    _show_offers(offers)
+
+
+def _show_refusals(refusals: dict[str, int], refused: list[dict[str, str]]) -> None:
+    from gateway.dicom.statuses import meaning
+
+    for status, count in refusals.items():
         click.echo(f"refused with 0x{status} ({meaning(int(status, 16))}): {count}")
-    print_table(
-        ("OFFERED", "IN", "TAKEN"),
-        [
-            (
-                UID(abstract).name,
-                ", ".join(UID(each).name for each in syntaxes),
-                UID(taken).name if taken else "not taken",
-            )
-            for abstract, syntaxes, taken in offers
-        ],
-    )
+        those = [each for each in refused if each["status"] == status]
+        for each in those:
+            of = f", of study {each['study']}" if each["study"] else ""
+            why = f": {each['why']}" if each["why"] else ""
+            click.echo(f"    {printable(each['sop'] or 'no SOP Instance UID')}{printable(of)}{printable(why)}")
+        if count > len(those):
+            click.echo(f"    and {count - len(those)} more")
+
+
+def _show_offers(offers: list[list[Any]]) -> None:
+    """Every class once, with the transfer syntaxes that were taken of it; below these, what was not taken, and why."""
+    from pydicom.uid import UID
+
+    from gateway.dicom.contexts import why_not_taken
+
+    taken: dict[str, list[str]] = {}
+    for abstract, _, syntax in offers:
+        if syntax:
+            taken.setdefault(abstract, []).append(syntax)
+    for abstract, syntaxes in taken.items():
+        click.echo(f"taken: {UID(abstract).name} ({', '.join(UID(each).name for each in dict.fromkeys(syntaxes))})")
+    for abstract, syntaxes, syntax in offers:
+        if not syntax and abstract not in taken:
+            click.echo(f"not taken: {UID(abstract).name} ({', '.join(UID(each).name for each in syntaxes)})")
+            print_indented(why_not_taken(abstract, syntaxes))
 
 
 def _facts(one: Association) -> dict[str, Any]:
-    from gateway.dicom.reasons import remedy_of, told
+    from gateway.dicom.reasons import explained
 
     facts = {name: getattr(one, name) for name in _FACTS}
-    return facts | {"how": told(one.outcome, one.reason_code), "remedy": remedy_of(one.reason_code)}
+    how, remedies = explained(facts)
+    return facts | {"how": how, "remedies": remedies}

@@ -122,7 +122,12 @@ def gateway() -> None:
 @gateway.command(epilog=example("COUNTERSIGN_SPOOL=/var/spool/countersign countersign gateway listener"))
 @data_dir
 def listener() -> None:
-    """Take images in by C-STORE, answer C-ECHO. It needs its spool's disk alone, so that images are taken whatever is away."""
+    """Take images in by C-STORE, answer C-ECHO, and take what senders ask and tell besides.
+
+    That is storage commitment, Instance Availability Notification and Modality Performed Procedure Step. With
+    COUNTERSIGN_DICOM_TLS_PORT it listens there too, for DICOM over TLS with certificates on both sides. It needs its spool's disk
+    alone, so that images are taken whatever is away; only a sender that was added with --strict needs PostgreSQL as well.
+    """
     from gateway.dicom.receivers import main as listen
     from record.settings import ListenerSettings, load
 

@@ -6,6 +6,7 @@ Knows widths and escapes. Does not know what is printed.
 from __future__ import annotations
 
 import json
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -22,10 +23,12 @@ def printable(text: object) -> str:
     return "".join(each if each.isprintable() else _escaped(each) for each in str(text))
 
 
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[object]], below: Sequence[Sequence[str]] | None = None
+) -> None:
     """Print rows in columns below their titles; what is empty is a dash, so that every row has as many words.
 
-    A column of numbers alone ends where its title does.
+    A column of numbers alone ends where its title does. `below` has sentences for each row, which stand under it.
     """
     held = [[*row] for row in rows]
     lines = [[*titles], *([_cell(value) for value in row] for row in held)]
@@ -35,8 +38,17 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         for line in lines:
             space = " " * (width - _width(line[column]))
             line[column] = space + line[column] if numbers else line[column] + space
-    for line in lines:
+    for number, line in enumerate(lines):
         click.echo("  ".join(line).rstrip())
+        for sentence in below[number - 1] if below and number else ():
+            print_indented(sentence)
+
+
+def print_indented(sentence: str) -> None:
+    """Print a sentence below something, on as many lines as 80 columns need; what is a word is never cut."""
+    pieces = textwrap.wrap(printable(sentence), 76, break_long_words=False, break_on_hyphens=False)
+    for piece in pieces:
+        click.echo(f"    {piece}")
 
 
 def counted(count: int, one: str, several: str = "") -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, say, site
-from gateway.commands.output import print_json, print_table, printable
+from gateway.commands.output import counted, print_json, print_table, printable
 from record.states import Lane
 
 if TYPE_CHECKING:
@@ -36,11 +37,43 @@ _FACTS = (
 )
 
 
+class _None:
+    """What stands for "none of its own"."""
+
+
+NONE = _None()
+
+
+class OrNone(click.ParamType[Any]):
+    """A value of another type, or the word `none`."""
+
+    def __init__(self, of: click.ParamType[Any]) -> None:
+        self.of, self.name = of, of.name
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        """The value, or `NONE`."""
+        return NONE if value == "none" or value is NONE else self.of.convert(value, param, ctx)
+
+
+def _whom(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Who is meant: a title, and what tells several of this title apart."""
+    told = "Where several have this title and address: the name in its certificate."
+    for decorate in (
+        click.option("--certificate", metavar="NAME", help=told),
+        click.argument("address", required=False),
+        click.argument("ae_title"),
+    ):
+        command = decorate(command)
+    return command
+
+
 @click.group(
     "peers", cls=Ordered, short_help="Who may send images.", epilog=example("countersign peers add PACS 10.0.0.9")
 )
 def peers() -> None:
     """Who may send images: an AE title bound to one IP address, to a name in a certificate, or to both, for one site.
+
+    ADDRESS may be left out where only one sender has the title; `any` is the one that is bound to none.
 
     The listener knows a change within seconds, without a restart. Who was refused, and what to do about it, stands in
     `countersign associations list`.
@@ -108,56 +141,95 @@ def add_peer(ae_title: str, address: str, lane: str, site: str | None, **options
     click.echo(told, err=True)
 
 
+@peers.command(
+    "change",
+    short_help="Change what a sender may do.",
+    epilog=example(
+        "countersign peers change PACS --port 104 --count",
+        "countersign peers change PACS --stable-after none --no-strict",
+    ),
+)
+@admin_data_dir
+@_whom
+@click.option(
+    "--new-address", "address_", metavar="ADDRESS", help="From now on it comes from here; `any` for anywhere."
+)
+@click.option(
+    "--new-certificate", "certificate_name_", metavar="NAME", help="The name it has to show; `none` for none."
+)
+@click.option(
+    "--port", type=OrNone(click.IntRange(1, 65535)), help="Where it answers itself; `none` to call it no more."
+)
+@click.option("--tls/--no-tls", "speaks_tls", default=None, help="Whether it is called by TLS there.")
+@click.option("--lane", type=click.Choice([lane.value for lane in Lane]), help="How urgent what it sends is.")
+@click.option("--count/--no-count", "asks_count", default=None, help="Whether it is asked for its count of a study.")
+@click.option(
+    "--stable-after", "stable_after_s", type=OrNone(click.FloatRange(min=0)), metavar="SECONDS",
+    help="Quiet time after which its studies are complete; `none` for the run's own.",
+)  # fmt: skip
+@click.option(
+    "--max-wait", "max_wait_s", type=OrNone(click.FloatRange(min=0, min_open=True)), metavar="SECONDS",
+    help="The longest that its studies stay open; `none` for the run's own.",
+)  # fmt: skip
+@click.option(
+    "--max-associations", type=OrNone(click.IntRange(1, 400)), metavar="N",
+    help="How many associations it may have at a time; `none` for as many as there are.",
+)  # fmt: skip
+@click.option("--strict/--no-strict", default=None, help="Whether other bytes under a UID that is taken are refused.")
+def change_peer(ae_title: str, address: str | None, certificate: str | None, **options: Any) -> None:
+    """Change what a sender may do, or where it comes from; what is not named stays, and so does all that it asked for."""
+    from record import peers as records
+    from record.errors import InvalidRequest
+
+    empty = {"address": {"any"}, "certificate_name": {"none"}}
+    changes = {name.removesuffix("_"): value for name, value in options.items() if value is not None}
+    if not changes:
+        raise InvalidRequest("Say what to change: `countersign peers change --help` lists it.")
+    changes = {name: None if value is NONE else value for name, value in changes.items()}
+    changes |= {name: "" for name, words in empty.items() if changes.get(name) in words}
+    with administrating() as session:
+        peer = records.find_peer(session, ae_title, _plain(address), certificate)
+        records.change_peer(session, peer, changes, by=by_command())
+    click.echo(f"{peer.ae_title} is changed; the listener knows it within seconds", err=True)
+
+
 @peers.command("list", short_help="List who may send.", epilog=example("countersign peers list"))
 @admin_data_dir
 @site
 @as_json
 def list_peers(site: str | None, *, json: bool) -> None:
-    """List who may send, for which site, in which lane, and within which limits."""
+    """List who may send, for which site, in which lane, and below each what was said of it besides."""
     from record import peers as records
 
     with administrating() as session:
         found = records.list_peers(session, site=site)
     if json:
         print_json([{"site": of, **{name: getattr(peer, name) for name in _FACTS}} for peer, of in found])
-        return
-    print_table(
-        (
-            "AE TITLE",
-            "ADDRESS",
-            "CERTIFICATE",
-            "PORT",
-            "SITE",
-            "LANE",
-            "STABLE AFTER",
-            "MAX WAIT",
-            "MOST",
-            "RULES",
-            "SINCE",
-        ),
-        [
-            (
-                *(
-                    p.ae_title,
-                    p.address or "any",
-                    p.certificate_name,
-                    p.port,
-                    of,
-                    p.lane,
-                    p.stable_after_s,
-                    p.max_wait_s,
-                ),
-                p.max_associations,
-                " ".join(
-                    word
-                    for word, holds in (("strict", p.strict), ("count", p.asks_count), ("tls", p.speaks_tls))
-                    if holds
-                ),
-                p.created_at,
-            )
-            for p, of in found
-        ],
-    )
+    elif not found:
+        say("Nobody may send yet: `countersign peers add` lets a sender in.")
+    else:
+        print_table(
+            ("AE TITLE", "ADDRESS", "PORT", "SITE", "LANE", "SINCE"),
+            [(peer.ae_title, peer.address or "any", peer.port, of, peer.lane, peer.created_at) for peer, of in found],
+            [[terms] if (terms := "; ".join(_terms(peer))) else [] for peer, _ in found],
+        )
+
+
+def _terms(peer: Peer) -> Iterator[str]:
+    if peer.certificate_name:
+        yield f"by TLS, with the certificate of {peer.certificate_name}"
+    if peer.stable_after_s is not None:
+        yield f"complete after {peer.stable_after_s:g} s without an image"
+    if peer.max_wait_s is not None:
+        yield f"open for {peer.max_wait_s:g} s at most"
+    if peer.max_associations is not None:
+        yield f"{counted(peer.max_associations, 'association')} at a time"
+    if peer.asks_count:
+        yield "asked for its count"
+    if peer.strict:
+        yield "strict"
+    if peer.speaks_tls:
+        yield "called by TLS"
 
 
 @peers.command(
@@ -166,12 +238,11 @@ def list_peers(site: str | None, *, json: bool) -> None:
     epilog=example("countersign peers test PACS", "countersign peers test PACS 10.0.0.9"),
 )
 @admin_data_dir
-@click.argument("ae_title")
-@click.argument("address", required=False)
+@_whom
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=10.0, show_default=True, metavar="SECONDS"
 )
-def test_peer(ae_title: str, address: str | None, timeout_s: float) -> None:
+def test_peer(ae_title: str, address: str | None, certificate: str | None, timeout_s: float) -> None:
     """Ask a sender, by C-ECHO and C-FIND, whether it answers us at the port it was added with.
 
     It has to know our AE title at this machine's address. Without C-FIND it can send, but neither `--count` nor `reconcile`
@@ -183,7 +254,7 @@ def test_peer(ae_title: str, address: str | None, timeout_s: float) -> None:
     from record.errors import PeerUnavailable
 
     with administrating() as session:
-        to = destination_of(records.find_peer(session, ae_title, address), timeout_s)
+        to = destination_of(records.find_peer(session, ae_title, _plain(address), certificate), timeout_s)
     if why := unreachable(to):
         say(f"C-ECHO: {printable(why)}")
         sys.exit(1)
@@ -200,18 +271,24 @@ def test_peer(ae_title: str, address: str | None, timeout_s: float) -> None:
     "remove", short_help="Let a sender in no more.", epilog=example("countersign peers remove PACS 10.0.0.9")
 )
 @admin_data_dir
-@click.argument("ae_title")
-@click.argument("address", required=False, default="")
-def remove_peer(ae_title: str, address: str) -> None:
+@_whom
+def remove_peer(ae_title: str, address: str | None, certificate: str | None) -> None:
     """Let a sender in no more; the listener knows it within seconds, and an open association ends as it would.
 
-    What it sent stays where it is. Without an address, the one that is bound to its certificate alone.
+    What it sent stays where it is. What it still waits to be told of (storage commitment) is given up, and can be tried again when
+    it is let in anew (`notices retry`). To change a sender, use `peers change`.
     """
     from record import peers as records
 
     with administrating() as session:
-        records.remove_peer(session, ae_title=ae_title, address=address, by=by_command())
-    click.echo(f"{ae_title} may not send from {address or 'any address'}", err=True)
+        peer = records.find_peer(session, ae_title, _plain(address), certificate)
+        records.remove_peer(session, peer, by=by_command())
+        told = f"{peer.ae_title} may not send from {peer.address or 'any address'}"
+    click.echo(told, err=True)
+
+
+def _plain(address: str | None) -> str | None:
+    return "" if address == "any" else address
 
 
 def destination_of(peer: Peer, timeout_s: float) -> Destination:
@@ -231,7 +308,7 @@ def destination_of(peer: Peer, timeout_s: float) -> Destination:
 
     if not peer.port or not peer.address:
         raise InvalidRequest(
-            "It is not known where this sender answers: remove it, and add it with its address and --port."
+            "It is not known where this sender answers: say so with `countersign peers change` --port (and --new-address)."
         )
     calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
     secure = tls.calling(load(TlsSettings)) if peer.speaks_tls else None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say
-from gateway.commands.output import print_json, print_table, printable
+from gateway.commands.output import counted, print_json, print_table, printable
 from gateway.commands.peers import destination_of
 from record.errors import PeerUnavailable
 
@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from gateway.dicom.find import Held
 
 
-class _Since(click.ParamType[date]):
-    """A day, or how many days or hours ago."""
+class _Since(click.ParamType[date | None]):
+    """A day, how many days or hours ago, or `all`."""
 
     name = "since"
 
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> date:
-        """The day it begins with."""
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> date | None:
+        """The day it begins with; None for all."""
         told = str(value)
+        if told == "all":
+            return None
         if found := re.fullmatch(r"([0-9]{1,4})([dhw])", told):
             hours = int(found[1]) * {"h": 1, "d": 24, "w": 168}[found[2]]
             return (datetime.now(UTC) - timedelta(hours=hours)).date()
@@ -39,7 +41,9 @@ class _Since(click.ParamType[date]):
             return date.fromisoformat(told)
         except ValueError:
             self.fail(
-                f"{printable(told)!r} is neither a day such as 2026-01-31 nor an age such as 1d, 12h or 2w.", param, ctx
+                f"{printable(told)!r} is neither a day such as 2026-01-31, nor an age such as 1d, 12h or 2w, nor `all`.",
+                param,
+                ctx,
             )
 
 
@@ -62,14 +66,21 @@ class _Lacking:
 @click.option("--peer", "ae_title", required=True, metavar="TITLE", help="The sender's AE title.")
 @click.option("--address", metavar="ADDRESS", help="Its address, where several have this title.")
 @click.option(
-    "--since", type=_Since(), default="1d", show_default=True, metavar="AGE|DAY", help="Studies of which days."
+    "--since",
+    type=_Since(),
+    default="1d",
+    show_default=True,
+    metavar="AGE|DAY|all",
+    help="Studies of which days; `all` has those without a date too.",
 )
 @click.option("--fetch", is_flag=True, help="Have it send what is lacking, by C-MOVE to our own listener.")
 @click.option(
     "--timeout", "timeout_s", type=click.FloatRange(min=0.1), default=60.0, show_default=True, metavar="SECONDS"
 )
 @as_json
-def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float, *, fetch: bool, json: bool) -> None:
+def reconcile(
+    ae_title: str, address: str | None, since: date | None, timeout_s: float, *, fetch: bool, json: bool
+) -> None:
     """List the studies that a sender has and we do not have, or have fewer instances of, by its own C-FIND.
 
     With --fetch it is asked to send them to our listener, at the ordinary door: it has to know our AE title, and it is taken as
@@ -79,9 +90,9 @@ def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float,
     from record import peers, studies
 
     with administrating() as session:
-        peer = peers.find_peer(session, ae_title, address)
+        peer = peers.find_peer(session, ae_title, "" if address == "any" else address)
         to, site_id = destination_of(peer, timeout_s), peer.site_id
-    held = list(find.studies(to, since.strftime("%Y%m%d")))
+    held = list(find.studies(to, since.strftime("%Y%m%d") if since else ""))
     with administrating() as session:
         ours = studies.counts_of(session, site_id, [each.study_instance_uid for each in held])
     held = [each if each.instances is not None else _counted(to, each, ours) for each in held]
@@ -130,9 +141,17 @@ def reconcile(ae_title: str, address: str | None, since: date, timeout_s: float,
                 for each in lacking
             ],
         )
-    say(f"{to.ae_title} has {len(held)} studies since {since}; {len(lacking)} are lacking here")
+    of = f" since {since}" if since else ""
+    say(f"{to.ae_title} has {counted(len(held), 'study', 'studies')}{of}; {_lacking_told(len(lacking), fetch=fetch)}")
     came = all(told.startswith("sent ") and "failed" not in told for told in fetched.values())
     sys.exit(1 if lacking and not (fetch and came) else 0)
+
+
+def _lacking_told(lacking: int, *, fetch: bool) -> str:
+    if not lacking:
+        return "nothing is lacking here"
+    told = f"{counted(lacking, 'study', 'studies')} or part of {'it' if lacking == 1 else 'them'} {'was' if fetch else 'is'} lacking here"
+    return f"{told}, and {'was' if lacking == 1 else 'were'} asked for" if fetch else told
 
 
 def _counted(to: Destination, held: Held, ours: Mapping[str, int]) -> Held:

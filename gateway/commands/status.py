@@ -253,7 +253,7 @@ def _told(part: PartShown) -> Iterator[str]:
     if part.slots is not None and part.busy is not None:
         yield f"{part.busy} of {part.slots} busy"
     if part.port is not None:
-        yield f"port {part.port}"
+        yield f"port {part.port}" + (f", by TLS {part.tls_port}" if part.tls_port is not None else "")
     if part.associations is not None:
         yield f"{counted(part.associations, 'association')} open"
     if part.failing:
@@ -328,6 +328,7 @@ def _print_record(found: Status) -> None:
         f"database {size(found.database_bytes)}; Redis {redis}" + (f" ({wakeups})" if wakeups else ""),
         f"seals up to {found.seal_position}, {counted(found.unsealed, 'event')} not sealed yet",
         f"{counted(found.conflicts, 'conflict')} to decide, {counted(found.outdated, 'outdated report')}",
+        *(f"conflict in study {printable(one.study_instance_uid)}" for one in found.conflicting),
         f"{counted(found.lease_losses, 'lease')} lost within an hour",
         f"deliveries: {deliveries}; stored files to remove {found.deletions}",
     ):

@@ -18,6 +18,8 @@ from record.errors import CountersignError
 from record.states import ReadingState, ReportState, Role, StudyState
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from sqlalchemy.orm import Session
 
     from record.access import Principal
@@ -244,11 +246,16 @@ def located(session: Session, name: str, site: str | None) -> tuple[Study, Princ
     """The study, and an operator of its site."""
     from record import studies as records
     from record.access import commander
+
+    study = records.locate(session, name, sites_of(session, site))
+    return study, commander(study.site_id, Role.OPERATOR)
+
+
+def sites_of(session: Session, site: str | None) -> list[UUID]:
+    """The one site that is named, or all."""
     from record.sites import find_site, list_sites
 
-    sites = [find_site(session, site)] if site is not None else list_sites(session)
-    study = records.locate(session, name, [each.id for each in sites])
-    return study, commander(study.site_id, Role.OPERATOR)
+    return [each.id for each in ([find_site(session, site)] if site is not None else list_sites(session))]
 
 
 def _no_site(session: Session, site: str | None) -> dict[Any, str]:

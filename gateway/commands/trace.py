@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import click
 
-from gateway.commands import admin_data_dir, administrating, as_json, example, site
+from gateway.commands import admin_data_dir, administrating, as_json, example, say, site
 from gateway.commands.output import print_json, print_table
-from gateway.commands.studies import located
+from gateway.commands.studies import located, sites_of
 from record.errors import NotFound
 
 
@@ -29,12 +29,14 @@ def trace(study: str, site: str | None, *, json: bool) -> None:
     """
     from gateway.web.languages import ENGLISH
     from gateway.web.moments import told
-    from record import audit, timeline
+    from record import associations, audit, timeline
 
     with administrating() as session:
         try:
             found, by = located(session, study, site)
         except NotFound as error:
+            for one in associations.that_refused(session, study, sites_of(session, site)):
+                say(f"under this UID something was refused: `countersign associations show {str(one.id)[:13]}`")
             raise NotFound(
                 f"{error.message} Whether its sender was here, and what it was refused, `countersign associations list` "
                 "says; what still waits in a spool, `countersign status`; what the sender has and we do not, "

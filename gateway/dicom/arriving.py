@@ -99,18 +99,18 @@ class Arriving:
             reason = str(error.facts.get("reason_code", error.code))
             if self._incoming and self._incoming.size_bytes:
                 self._incoming.quarantine(reason)
-            return refused(error, reason)
+            return self._refused(error, reason)
         except CountersignError as error:
-            return refused(error, str(error.facts.get("reason_code", error.code)))
+            return self._refused(error, str(error.facts.get("reason_code", error.code)))
         except Exception:  # the door: the peer is told, the association goes on
             _logger.exception("instance_failed")
             return Answer(PROCESSING_FAILURE)
         finally:
             self.drop()
 
-
-def refused(error: CountersignError, reason: str) -> Answer:
-    """The answer to what cannot be taken, which the log tells as well."""
-    _logger.warning("instance_refused", code=error.code, reason_code=reason)
-    status = next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
-    return Answer(status, reason.replace("_", " ")[:MAX_COMMENT])
+    def _refused(self, error: CountersignError, reason: str) -> Answer:
+        """The answer to what cannot be taken, which the log tells as well."""
+        _logger.warning("instance_refused", code=error.code, reason_code=reason)
+        status = next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
+        study = self._incoming.study_instance_uid if self._incoming else ""
+        return Answer(status, reason.replace("_", " ")[:MAX_COMMENT], study)

@@ -36,6 +36,8 @@ from record.ids import new_id
 
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 SUCCESS, UNRECOGNIZED_OPERATION, CANNOT_UNDERSTAND = 0x0000, 0x0211, 0xC000
+MOST_REFUSED = 100
+"""Refused instances of an association that are told one by one."""
 _LAST_WORD_S = 2.0
 _logger = structlog.get_logger()
 
@@ -78,6 +80,18 @@ class Answer:
 
     status: int
     comment: str = ""
+    study_instance_uid: str = ""
+    """The study that the refused instance belongs to, where that could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An instance that was refused: the status, why in words of ours, and its UIDs as far as they are known."""
+
+    status: int
+    why: str
+    sop_instance_uid: str
+    study_instance_uid: str
 
 
 class Receiving(Protocol):
@@ -148,7 +162,9 @@ class Association:
         self.began_at = time.monotonic()
         self.instances = 0
         self.bytes = 0
+        self.requests: Counter[int] = Counter()
         self.refusals: Counter[int] = Counter()
+        self.refused: list[Refused] = []
         self.outcome = "closed"
         self.reason_code = ""
         self.has_spoken = False
@@ -238,6 +254,8 @@ class Association:
             if context.result == 0
         }
         taken = [self._contexts.get(context.context_id or 0) for context in offered]
+        if offers and not self._contexts:
+            self.reason_code = "nothing_taken"
         offers = [
             replace(each, taken=one.transfer_syntax_uid) if one else each
             for each, one in zip(offers, taken, strict=True)
@@ -251,6 +269,8 @@ class Association:
         """The protocol versions, a bit each, and the A-ASSOCIATE-RQ, within its time and length."""
         inbox = Inbox(self._connection, wire.MAX_REQUEST_BYTES, self._terms.open_timeout_s)
         while True:
+            if foreign := inbox.foreign:
+                raise Broken(foreign, 2)
             for kind, field in inbox.whole():
                 if kind != wire.ASSOCIATE_RQ:
                     raise Broken("no_request", 2)
@@ -262,7 +282,9 @@ class Association:
                     request = pdu.to_primitive()
                 except Exception:  # noqa: BLE001  a stranger's bytes go through a parser that is not ours
                     raise Broken("malformed_request", 6) from None
-                if not all(context.transfer_syntax for context in request.presentation_context_definition_list):
+                offered = request.presentation_context_definition_list
+                ids = {context.context_id for context in offered}
+                if len(ids) < len(offered) or not all(context.transfer_syntax for context in offered):
                     raise Broken("malformed_request", 6)
                 return int.from_bytes(field[:2], "big"), request
             inbox.fill()
@@ -297,7 +319,7 @@ class Association:
                     self._let_peer_close()
                     return
                 elif kind == wire.ABORT:
-                    self.outcome, self.reason_code = "aborted", "by_peer"
+                    self.outcome, self.reason_code = "aborted", self.reason_code or "by_peer"
                     return
                 else:
                     raise Broken("unexpected_pdu", 2)
@@ -330,6 +352,7 @@ class Association:
         if command.field == wire.C_CANCEL_RQ:
             return
         self._request = (context_id, command)
+        self.requests[command.field] += 1
         if command.has_data_set:
             self._receiving = self._doors.begin(self, command, context)
         else:
@@ -346,11 +369,14 @@ class Association:
         return Answer(SUCCESS if field == wire.C_ECHO_RQ else UNRECOGNIZED_OPERATION)
 
     def _answer(self, answer: Answer) -> None:
-        if answer.status:
-            self.refusals[answer.status] += 1
         if self._request is not None:
             context_id, command = self._request
             self._request = None
+            if answer.status:
+                self.refusals[answer.status] += 1
+                if len(self.refused) < MOST_REFUSED:
+                    told = Refused(answer.status, answer.comment, command.sop_instance_uid, answer.study_instance_uid)
+                    self.refused.append(told)
             self._send(wire.response(context_id, command, answer.status, self._most_bytes, answer.comment))
 
     def _push(self) -> None:

@@ -30,7 +30,7 @@ _PERMANENT = 1  # result of a rejection, PS3.8, table 9-21; beside it source and
 _REJECTIONS = {
     (1, 2): "it knows no DICOM application context",
     (1, 3): "it does not know the calling AE title {calling}: let that in there (ours: `countersign peers add`)",
-    (1, 7): "it is not called {called}: say its AE title with --aet",
+    (1, 7): "it is not called {called}, or does not know {calling}: compare both titles with what it is told there",
     (2, 2): "it speaks another version of the protocol",
     (3, 1): "it is congested",
     (3, 2): "it has as many associations as it takes",

@@ -45,6 +45,13 @@ TRANSFER_SYNTAXES: tuple[uid.UID, ...] = (
 """In the order of our choice, since the acceptor chooses (PS3.8 section 9.3.3.2): lossless before lossy, plain first so
 that nobody compresses for our sake. Not: deflated (a bomb), big endian (retired), video, JPIP (a URL, not pixels)."""
 
+_KINDS: dict[str, str] = {
+    uid.DeflatedExplicitVRLittleEndian: "deflated",
+    uid.ExplicitVRBigEndian: "big endian",
+    **dict.fromkeys(uid.MPEGTransferSyntaxes, "video"),
+    **dict.fromkeys(TRANSFER_SYNTAXES, "compressed"),
+}
+
 RETIRED_SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.3": "RetiredUltrasoundMultiFrameImageStorage",
     "1.2.840.10008.5.1.4.1.1.5": "RetiredNuclearMedicineImageStorage",
@@ -68,3 +75,11 @@ def contexts(private_classes: Sequence[str] = ()) -> list[PresentationContext]:
         build_context(each, list(TRANSFER_SYNTAXES)) for each in dict.fromkeys([*storage_classes(), *private_classes])
     ]
     return [*stored, *(build_context(each, list(SERVICE_SYNTAXES)) for each in SERVICES)]
+
+
+def why_not_taken(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> str:
+    """Why an offer is not taken, and what helps, in a phrase."""
+    if abstract_syntax not in SERVICES and abstract_syntax not in storage_classes():
+        return "no class that is taken; if it is a vendor's own for storage, name it in COUNTERSIGN_PRIVATE_SOP_CLASSES"
+    kinds = {_KINDS.get(each, "unknown") for each in transfer_syntaxes}
+    return f"its transfer syntaxes ({', '.join(sorted(kinds))}) are not taken: have it offer an uncompressed one too"

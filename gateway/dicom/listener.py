@@ -27,7 +27,7 @@ from gateway.dicom.seats import MAX_ASSOCIATIONS, Seats
 from gateway.dicom.server import Door, Server
 from gateway.dicom.strict import Strict
 from gateway.dicom.telling import Told
-from gateway.dicom.wire import C_STORE_RQ, Command
+from gateway.dicom.wire import C_STORE_RQ, REQUESTS, Command
 from gateway.headers import UID
 from gateway.intake import Intake, SopIdentity, Source
 from gateway.logbook import Logbook
@@ -41,6 +41,7 @@ _logger = structlog.get_logger()
 
 MAX_PDU_BYTES = 1 << 17
 _MOST_OFFERS, _MOST_SYNTAXES = 128, 16
+_MOST_NAMES, _MOST_NAME = 10, 255
 _BACKLOG = 512
 _CALLED_UNKNOWN = Rejection(1, 1, 7, "called_ae_title_unknown")
 _CALLING_UNKNOWN = {
@@ -165,7 +166,15 @@ class Listener:
             ],
             "instances": association.instances,
             "bytes": association.bytes,
+            "requests": {REQUESTS.get(field, f"0x{field:04X}"): n for field, n in association.requests.items()},
             "refusals": {f"{status:04X}": count for status, count in association.refusals.items()},
+            "refused": [
+                [f"{each.status:04X}", each.why, _uid(each.sop_instance_uid), _uid(each.study_instance_uid)]
+                for each in association.refused
+            ],
+            "certificate_names": [_printable(each)[:_MOST_NAME] for each in sorted(association.certificate_names)][
+                :_MOST_NAMES
+            ],
             "outcome": association.outcome,
             "reason_code": association.reason_code,
         }
@@ -186,6 +195,7 @@ class Listener:
                         "version": own_version(),
                         "up_s": round(time.monotonic() - since, 1),
                         "port": self.port,
+                        "tls_port": self._server.tls_port,
                         "associations": self._server.associations,
                         "min_free_bytes": self._settings.min_free_bytes,
                         "every_s": self._settings.report_s,
@@ -253,12 +263,16 @@ def _listening(host: str, port: int, named: str) -> socket.socket:
 
 def _uid(text: str) -> str:
     """A stranger's UID as it may be kept."""
-    return text if UID.fullmatch(text) else "?"
+    return text if not text or UID.fullmatch(text) else "?"
 
 
 def _told(title: str) -> str:
     """A stranger's AE title as it may stand in a log."""
-    return "".join(char if " " <= char <= "~" else "?" for char in title.strip()[:MAX_AE_TITLE])
+    return _printable(title.strip()[:MAX_AE_TITLE])
+
+
+def _printable(text: str) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in text)
 
 
 def _is_loopback(host: str) -> bool:

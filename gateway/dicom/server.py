@@ -59,6 +59,11 @@ class Server:
         return int(self._sockets[0].listening.getsockname()[1])
 
     @property
+    def tls_port(self) -> int | None:
+        """Where it listens for TLS; None where it does not."""
+        return next((int(door.listening.getsockname()[1]) for door in self._sockets if door.secure), None)
+
+    @property
     def associations(self) -> int:
         """How many associations stand in this process."""
         with self._counting:

@@ -1,7 +1,7 @@
 """Strict peers: other bytes under a UID that is taken are refused before they are kept, instead of being a conflict afterwards.
 
-Knows where an instance may be already: in a spool of this machine, or on record at the peer's site. One instance of a strict peer at
-a time is admitted on a machine, so that two never pass each other. Needs PostgreSQL, as nothing else of a listener does: while it
+Knows where an instance may be already: in a spool of this machine, or on record at the peer's site. Of one UID one instance at a time is
+admitted on a machine, so that two never pass each other. Needs PostgreSQL, as nothing else of a listener does: while it
 is away a strict peer is told to come again. Does not know associations.
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,12 +22,13 @@ from pydantic import SecretStr
 from gateway import spool
 from gateway.intake import Incoming
 from gateway.spool import SopIdentity
-from record.errors import Busy, Conflict, CountersignError, InvalidInstance
+from record.errors import Busy, Conflict, InvalidInstance
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-LOCK = "strict.lock"
+LOCKS = 32
+"""Files that are locked; an instance's UID says which."""
 _logger = structlog.get_logger()
 
 
@@ -50,7 +52,7 @@ class Strict:
         Busy
             PostgreSQL is away, or this listener does not know where it is.
         """
-        with self._alone():
+        with self._alone(sop.sop_instance_uid):
             digest = incoming.data_set_sha256()
             there = [
                 *self._waiting(sop, site_name),
@@ -61,8 +63,9 @@ class Strict:
             yield
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        descriptor = os.open(self._root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _alone(self, sop_instance_uid: str) -> Iterator[None]:
+        number = zlib.crc32(sop_instance_uid.encode()) % LOCKS
+        descriptor = os.open(self._root / f"strict-{number:02}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -88,6 +91,7 @@ class Strict:
             _logger.error("strict_without_database", hint="A listener with strict peers needs DATABASE_URL.")
             raise Busy("This listener knows no database, so it cannot take a strict peer's images.")
         from sqlalchemy import select
+        from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
         from record.db import connect, is_away, transaction
         from record.models import Instance, Site, Study
@@ -108,10 +112,8 @@ class Strict:
                     )
                 ).all()
                 return [(row.sha256, row.transfer_syntax_uid) for row in rows]
-        except CountersignError:
-            raise
-        except Exception as error:
-            if is_away(error):
+        except SQLAlchemyError as error:
+            if is_away(error) or isinstance(error, OperationalError):  # the latter: locked out, or too slow
                 raise Busy("PostgreSQL is away, so a strict peer's image cannot be compared.") from None
             raise
 

@@ -6,9 +6,11 @@ whose names they are (`peers`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
+import stat
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +41,7 @@ class Tls:
             self._context = self._load()
         except (OSError, ssl.SSLError, ValueError) as error:
             raise _unusable(error) from None
+        _warn_if_shared(key)
 
     def wrap(self, connection: socket.socket) -> ssl.SSLSocket:
         """The connection as a TLS server has it; the handshake is the caller's to do."""
@@ -67,8 +70,7 @@ class Tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.verify_mode = ssl.CERT_REQUIRED
-        context.load_cert_chain(certificate, key, password=_no_password)
-        context.load_verify_locations(authorities)
+        _load(context, certificate, key, authorities)
         return context
 
 
@@ -110,8 +112,7 @@ def calling(settings: TlsSettings) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-        context.load_verify_locations(authorities)
+        _load(context, certificate, key, authorities)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise _unusable(error) from None
     return context
@@ -125,8 +126,27 @@ def names_of(connection: ssl.SSLSocket) -> frozenset[str]:
     return frozenset(map(str, names))
 
 
+def _load(context: ssl.SSLContext, certificate: Path, key: Path, authorities: Path) -> None:
+    for path in (certificate, key, authorities):
+        path.open("rb").close()  # OpenSSL does not say which one it cannot read
+    context.load_cert_chain(certificate, key, password=_no_password)
+    try:
+        context.load_verify_locations(authorities)
+    except ssl.SSLError:
+        raise ValueError(f"{authorities} holds no certificate") from None
+
+
+def _warn_if_shared(key: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if key.stat().st_mode & stat.S_IRWXO:  # no more than told: where secrets are mounted, they often are so
+            _logger.warning("tls_key_is_readable", hint="Everybody on this machine may read the key: chmod 640.")
+
+
 def _unusable(error: Exception) -> Misconfigured:
-    told = getattr(error, "reason", None) or getattr(error, "strerror", None) or type(error).__name__
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError):
+        told = f"{error.filename}: {error.strerror}"
+    else:
+        told = str(getattr(error, "reason", None) or error or type(error).__name__)
     return Misconfigured(
         f"The certificate files for DICOM over TLS cannot be used ({told}). COUNTERSIGN_DICOM_TLS_CERTIFICATE, "
         "_KEY and _CA name PEM files: ours, its key without a password, and the authorities that certify the peers."

@@ -21,6 +21,20 @@ MAX_COMMAND_BYTES = 1 << 14
 ASSOCIATE_RQ, DATA_TF, RELEASE_RQ, ABORT = 1, 4, 5, 7
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
 N_SET_RQ, N_ACTION_RQ, N_CREATE_RQ = 0x0120, 0x0130, 0x0140
+REQUESTS = {
+    C_STORE_RQ: "C-STORE",
+    0x0010: "C-GET",
+    0x0020: "C-FIND",
+    0x0021: "C-MOVE",
+    C_ECHO_RQ: "C-ECHO",
+    0x0100: "N-EVENT-REPORT",
+    0x0110: "N-GET",
+    N_SET_RQ: "N-SET",
+    N_ACTION_RQ: "N-ACTION",
+    N_CREATE_RQ: "N-CREATE",
+    0x0150: "N-DELETE",
+}
+"""Command fields by name (PS3.7, table E.1-1)."""
 RESPONSE = 0x8000
 MAX_COMMENT = 64
 NO_DATA_SET = 0x0101
@@ -29,6 +43,7 @@ _HEADER = struct.Struct(">BxI")
 _PDV = struct.Struct(">IBB")
 _ELEMENT = struct.Struct("<HHI")
 _SLACK = 1 << 16
+_HTTP = {b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"PRI "}
 _QUICKACK: int | None = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
@@ -68,6 +83,14 @@ class Inbox:
             connection.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(whole), int(part * 1e6)))
         if isinstance(connection, ssl.SSLSocket):  # which waits by itself, and knows nothing of the kernel's timeouts
             connection.settimeout(timeout_s)
+
+    @property
+    def foreign(self) -> str:
+        """The code of another protocol, if what has come begins as that does; else empty."""
+        first = bytes(self._memory[self._start : min(self._end, self._start + 4)])
+        if first[:1] == b"\x16":  # a handshake record (RFC 8446, 5.1)
+            return "speaks_tls"
+        return "speaks_http" if first in _HTTP else ""
 
     @property
     def is_empty(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
+from gateway.dicom import tls
 from gateway.launcher.folder import DataFolder, State
 from gateway.launcher.processes import StopRequest, command_line, free_port, kill_group, spawn, tail
 from gateway.launcher.readiness import dicom_answers, http_answers, http_url, reachable
@@ -26,10 +27,20 @@ from gateway.launcher.supervisor import IN_SECONDS, MOST_DEATHS, Part, Superviso
 from gateway.ports import bind_fault, why_not
 from record.db import parse_url
 from record.errors import Misconfigured
-from record.settings import FILE, secret, valid_ae_title, valid_engine_url, valid_model, valid_redis_url
+from record.settings import (
+    FILE,
+    ListenerSettings,
+    load,
+    secret,
+    valid_ae_title,
+    valid_engine_url,
+    valid_model,
+    valid_redis_url,
+)
 
 READY_LIMIT_S = 120.0
 COMMAND = (sys.executable, "-P", "-m")  # -P: the caller's folder must not lend us its modules
+TLS_PORT = "COUNTERSIGN_DICOM_TLS_PORT"
 PARTS = (
     Part("listener", (*COMMAND, "gateway", "gateway", "listener"), stage=1, stop_s=15),
     Part("api", (*COMMAND, "gateway", "gateway", "api"), stage=1, stop_s=15),
@@ -103,7 +114,8 @@ def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, st
             folder.write_state(state)
             address = f"{reachable(options.dicom_host)}:{ports['dicom']}"
             url = http_url(options.http_host, ports["http"])
-            print(f"ready dicom={address} aet={options.ae_title} http={url}", flush=True)  # noqa: T201  the contract
+            by_tls = f" dicom_tls={reachable(options.dicom_host)}:{port}" if (port := os.environ.get(TLS_PORT)) else ""
+            print(f"ready dicom={address} aet={options.ae_title} http={url}{by_tls}", flush=True)  # noqa: T201  the contract
             while not stop:
                 watch.look()
                 time.sleep(0.1)
@@ -296,6 +308,8 @@ def _checked(options: Options) -> Options:
             valid_model(options.model)
     except ValueError as error:
         raise Misconfigured(f"{named} cannot be used: {error}.") from None
+    if os.environ.get(TLS_PORT):
+        tls.of(load(ListenerSettings, spool=options.data_dir, database_url=None))
     return options
 
 

@@ -28,6 +28,8 @@ from record.store import Store
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination
 
+LEASE_TIMEOUTS = 6
+"""A call waits for a connection, an association, its answer and the release: each for a time-out at most."""
 _logger = structlog.get_logger()
 _Answer = TypeVar("_Answer")
 
@@ -64,9 +66,9 @@ class Courier:
 
     def _commitment(self) -> bool:
         with transaction(self.engine) as session:
-            errand = commitments.claim(session, self.store)
-        if errand is None:
-            return False
+            errand = commitments.claim(session, self.store, LEASE_TIMEOUTS * self.settings.call_timeout_s)
+        if not isinstance(errand, commitments.Errand):
+            return errand is not None
         from gateway.dicom import commit
 
         kept, failed = errand.verdict.kept, errand.verdict.failed
@@ -85,8 +87,13 @@ class Courier:
             answer = call(self._destination(peer))
         except PeerUnavailable as error:
             self.failed += 1
-            _logger.warning("peer_unavailable", reason_code=str(error.facts.get("reason_code", "")))
+            code = str(error.facts.get("reason_code", ""))
+            _logger.warning("peer_unavailable", reason_code=code, ae_title=peer.ae_title, port=peer.port)
             return error
+        except Exception:  # what a stranger answered went through parsers: it is that peer's errand that fails
+            self.failed += 1
+            _logger.exception("errand_failed", ae_title=peer.ae_title)
+            return PeerUnavailable("The call failed.", reason_code="error")
         self.made += 1
         return answer
 

@@ -225,6 +225,9 @@ def _record(found: Status) -> Iterator[Metric]:
         ("clock_ahead_seconds", "How far this machine's clock is ahead of the database's.", found.clock_s),
     ):
         yield _gauge(name, doc, [((), value)])
+    yield _gauge(
+        "commitments", "Storage commitments of which the sender was not told yet.", _by(found.commitments), "state"
+    )
     yield _gauge("deliveries", "Deliveries that are not acknowledged, by state.", _by(found.deliveries), "state")
 
 

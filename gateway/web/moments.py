@@ -15,6 +15,10 @@ from record.timeline import Moment
 
 _SENTENCES = {
     "arrived": english("{instances} objects ({size}) came from {sender}"),
+    "refused": english("refused with status {status}: {count} objects from {sender}"),
+    "count_unanswered": english("{ae_title} was asked for its count, and did not answer"),
+    "count_unknown": english("{ae_title} was asked for its count, and knows none"),
+    "study_committed": english("{ae_title} was told that {count} objects are kept (storage commitment)"),
     "closed": english("taken as complete: revision {revision} with {images} images ({evidence_kind})"),
     "skipped": english("closed without an image to read: revision {revision} ({evidence_kind})"),
     "prepared": english("pictures prepared for the model ({protocol})"),

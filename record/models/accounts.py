@@ -89,7 +89,7 @@ class Peer(Table):
     __tablename__ = "peers"
     __table_args__ = (
         CheckConstraint(one_of("lane", Lane), name="lane"),
-        UniqueConstraint("ae_title", "address"),
+        UniqueConstraint("ae_title", "address", "certificate_name"),
     )
     id: Mapped[uuid.UUID] = key()
     site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))

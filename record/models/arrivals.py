@@ -28,7 +28,9 @@ class Proposal(Table):
 class Association(Table):
     """One association that ended, or an attempt at one; a stranger's has neither peer nor site.
 
-    `peer_id` may name a peer that is no more. AE titles and addresses are a sender's own words, made printable.
+    `peer_id` may name a peer that is no more. AE titles, addresses and certificate names are a sender's own words, made printable.
+    `requests` counts what it asked for, `refusals` what was answered otherwise than by Success; `refused` are the first of these:
+    `status`, `why`, and the UIDs `sop` and `study` as far as they are known.
     """
 
     __tablename__ = "associations"
@@ -37,6 +39,13 @@ class Association(Table):
         Index("ix_associations_peer", "peer_id", text("ended_at DESC")),
         Index("ix_associations_proposal", "proposal"),
         Index("ix_associations_gaps", "peer_id", "ended_at", postgresql_where=text("gap_s >= 600")),
+        Index(
+            "ix_associations_refused",
+            "refused",
+            postgresql_using="gin",
+            postgresql_ops={"refused": "jsonb_path_ops"},
+            postgresql_where=text("refused <> '[]'"),
+        ),
     )
     id: Mapped[uuid.UUID] = key()
     site_id: Mapped[uuid.UUID | None] = mapped_column(ForeignKey("sites.id"))
@@ -49,7 +58,10 @@ class Association(Table):
     proposal: Mapped[str] = mapped_column(ForeignKey("proposals.sha256"))
     instances: Mapped[int]
     bytes: Mapped[int] = mapped_column(BigInteger)
+    requests: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     refusals: Mapped[dict[str, Any]]
+    refused: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
+    certificate_names: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
     outcome: Mapped[str]
     reason_code: Mapped[str]
     began_at: Mapped[datetime]
@@ -61,17 +73,21 @@ class Association(Table):
 class Commitment(Table):
     """A storage commitment that a peer asked for (PS3.4, annex J), until it was told what became of it.
 
-    `asked` are pairs of SOP Class UID and SOP Instance UID. `not_before` is also the lease of who reports.
+    `asked` are pairs of SOP Class UID and SOP Instance UID. `not_before` is also the lease of who reports. `ae_title` and `address` are
+    the peer's: one that was removed and entered again is known by them.
     """
 
     __tablename__ = "commitments"
     __table_args__ = (
         CheckConstraint(one_of("state", CommitmentState), name="state"),
         Index("ix_commitments_waiting", "not_before", postgresql_where=text("state = 'queued'")),
+        Index("ix_commitments_dead", "received_at", postgresql_where=text("state = 'dead'")),
     )
     id: Mapped[uuid.UUID] = key()
     site_id: Mapped[uuid.UUID] = mapped_column(ForeignKey("sites.id"))
     peer_id: Mapped[uuid.UUID]
+    ae_title: Mapped[str] = mapped_column(server_default="")
+    address: Mapped[str] = mapped_column(server_default="")
     transaction_uid: Mapped[str]
     asked: Mapped[list[list[str]]] = mapped_column(JSONB)
     state: Mapped[str]

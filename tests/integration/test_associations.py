@@ -16,11 +16,13 @@ from gateway.launcher.processes import wait_until
 from gateway.logbook import Logbook, Reader, pages
 from record import associations, peers, status
 from record.db import connect, transaction
+from record.errors import CountersignError
 from record.ids import new_id
 from record.models import Association
 from record.store import Store
 from tests.instances import CT, EXPLICIT, instance, saved
 from tests.listeners import associate, listening, raw_connection, store_raw
+from tests.pdus import asking, context, part, talk
 
 
 @pytest.fixture
@@ -70,7 +72,10 @@ def test_every_association_leaves_a_record_and_says_what_to_do(tmp_path, engine,
     assert set(found) == {"FRIENDreleased", "FRIENDaborted", "STRANGERrejected", "aborted"}
     assert found["FRIENDreleased"]["instances"] == 1
     assert found["FRIENDaborted"]["refusals"] == {"C000": 1}
-    assert found["STRANGERrejected"]["remedy"] == "Let the sender in with `countersign peers add AE ADDRESS`."
+    assert found["FRIENDaborted"]["requests"] == {"C-STORE": 1}
+    add = "Let the sender in with `countersign peers add STRANGER 127.0.0.1`."
+    assert found["STRANGERrejected"]["remedies"] == [add]
+    assert found["aborted"]["how"] == "aborted: it speaks HTTP"
     with transaction(engine) as session:
         sent = session.get_one(Association, found["FRIENDreleased"]["id"])
         assert (sent.peer_id, sent.site_id) == (peer_id, site_id)
@@ -78,17 +83,89 @@ def test_every_association_leaves_a_record_and_says_what_to_do(tmp_path, engine,
         assert came_by == sent.id, "an instance knows by which association it came"
     assert len(json.loads(countersign(database, *_LIST, "--troubled"))) == 3
     assert len(json.loads(countersign(database, *_LIST, "--from", "FRIEND", "--hours", "1"))) == 2
-    shown = countersign(database, "associations", "show", found["FRIENDaborted"]["id"])
-    assert "not taken" in shown
-    assert "CT Image Storage" in shown
+    shown = countersign(database, "associations", "show", found["FRIENDaborted"]["id"][:13])
+    assert "not taken: 1.2.3.4.5" in shown
+    assert "COUNTERSIGN_PRIVATE_SOP_CLASSES" in shown
+    assert "taken: CT Image Storage (Explicit VR Little Endian)" in shown
     assert "refused with 0xC000" in shown
+    assert "what to do: Look at what was kept aside, with `countersign quarantine list`" in shown
+    listed = countersign(database, "associations", "list")
+    assert add in " ".join(listed.split())
+    assert max(map(len, listed.splitlines())) <= 80
 
 
 _LIST = ("associations", "list", "--json")
 
 
+def _line(key, began=None, peer_id=None):
+    """A line of a logbook, of a release that told no more."""
+    began = began or datetime.now(UTC)
+    return {
+        "id": key,
+        "listener": "here/00",
+        "calling_ae_title": "PACS",
+        "called_ae_title": "COUNTERSIGN",
+        "peer_address": "10.0.0.9",
+        "peer_id": peer_id,
+        "is_secure": False,
+        "offers": [],
+        "instances": 1,
+        "bytes": 1,
+        "refusals": {},
+        "outcome": "released",
+        "reason_code": "",
+        "began_at": began.isoformat(),
+        "ended_at": (began + timedelta(seconds=5)).isoformat(),
+    }
+
+
 def _lines(listener):
     return [page.read_bytes().splitlines() for page in pages(listener.root / "00")]
+
+
+def test_what_came_to_nothing_says_why_and_what_helps(tmp_path, engine, database):
+    with transaction(engine) as session:
+        peers.add_peer(session, site=None, ae_title="FRIEND", address="127.0.0.1")
+    with listening(tmp_path / "spool", open_peers=0) as listener:
+        indexed(engine, listener.root, tmp_path / "store")
+        private, deflated = "1.2.3.4.5", "1.2.840.10008.1.2.1.99"
+        associate(listener, calling="FRIEND", contexts=((private, EXPLICIT), (CT, deflated))).release()
+        with raw_connection(listener) as secret:
+            secret.sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100))
+            secret.recv(100)
+        twice = asking(part(0x10, b"1.2.840.10008.3.1.1.1"), context(1, CT, EXPLICIT), context(1, private, EXPLICIT))
+        talk(listener.port, [twice])
+        assert wait_until(lambda: sum(map(len, _lines(listener))) == 3, within_s=5)
+        assert indexed(engine, listener.root, tmp_path / "store") == 3
+    troubled = json.loads(countersign(database, *_LIST, "--troubled"))
+    assert {one["reason_code"] for one in troubled} == {"nothing_taken", "speaks_tls", "malformed_request"}
+    by_code = {one["reason_code"]: one for one in troubled}
+    assert "COUNTERSIGN_DICOM_TLS_PORT" in by_code["speaks_tls"]["remedies"][0]
+    shown = countersign(database, "associations", "show", by_code["nothing_taken"]["id"])
+    assert ": nothing that it offered is taken\n" in shown
+    assert f"not taken: {private} (Explicit VR Little Endian)\n    no class that is taken" in shown
+    assert "its transfer syntaxes (deflated) are not taken" in shown
+
+
+def test_a_stranger_s_title_cannot_become_a_command(tmp_path, engine, database):
+    with listening(tmp_path / "spool", open_peers=0) as listener:
+        refused = associate(listener, calling="X; rm -rf ~", called="$(id)")
+        assert refused.is_rejected
+        assert associate(listener, calling="X; rm -rf ~").is_rejected
+        assert wait_until(lambda: sum(map(len, _lines(listener))) == 2, within_s=5)
+        indexed(engine, listener.root, tmp_path / "store")
+    unknown, called = json.loads(countersign(database, *_LIST))
+    assert unknown["remedies"] == ["Let the sender in with `countersign peers add 'X; rm -rf ~' 127.0.0.1`."]
+    assert called["how"] == "rejected: it calls us '$(id)'"
+
+
+def test_an_association_is_named_by_how_its_id_begins(session):
+    ids = [f"0199aaaa00000000000000000000000{n}" for n in range(2)]
+    associations.note(session, [_line(each) for each in ids])
+    assert associations.find(session, ids[1])[0].id.hex == ids[1]
+    for named, why in (("0199AAAA-0000", "Several"), ("0199bbbb", "no such"), ("01", "six"), ("x" * 32, "six")):
+        with pytest.raises(CountersignError, match=why):
+            associations.find(session, named)
 
 
 def test_a_peer_has_no_more_associations_than_it_may_in_all_processes_together(tmp_path):
@@ -137,23 +214,7 @@ def test_a_logbook_stays_within_bounds_and_what_is_torn_is_passed_over(tmp_path,
 
 def test_a_sender_that_is_silent_past_its_habit_is_missed(engine, database):
     def came(days_ago, peer_id):
-        began = datetime.now(UTC) - timedelta(days=days_ago)
-        line = {
-            "id": new_id().hex,
-            "listener": "here/00",
-            "calling_ae_title": "PACS",
-            "called_ae_title": "COUNTERSIGN",
-            "peer_address": "10.0.0.9",
-            "peer_id": peer_id,
-            "is_secure": False,
-            "offers": [],
-            "instances": 1,
-            "bytes": 1,
-            "refusals": {},
-            "outcome": "released",
-            "reason_code": "",
-        }
-        return line | {"began_at": began.isoformat(), "ended_at": (began + timedelta(seconds=5)).isoformat()}
+        return _line(new_id().hex, datetime.now(UTC) - timedelta(days=days_ago), peer_id)
 
     with transaction(engine) as session:
         peer_id = peers.add_peer(session, site=None, ae_title="PACS", address="10.0.0.9").id.hex

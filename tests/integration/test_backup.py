@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
+from gateway import notices
 from gateway.backup import taking
 from gateway.backup.shelf import Shelf
 from record import accounts, sessions
@@ -30,6 +31,7 @@ def test_everything_comes_back(run: Keeping, make: MakeRun, tmp_path: Path) -> N
         kept = sessions.keep_search(session, opened.id, {"patient_name": "doe"})
     (waiting,) = run.receive()
     (run.spool / "00" / "quarantine" / f"{'0' * 32}.damaged.dcm").write_bytes(b"kept aside")
+    notice = notices.keep(run.spool / "00", {"kind": "commitment"})
     run.seal()
     code, told = run.command("backup", "--to", tmp_path / "shelf")
     assert code == 0, told
@@ -44,6 +46,7 @@ def test_everything_comes_back(run: Keeping, make: MakeRun, tmp_path: Path) -> N
     assert (fresh.secrets / "seal.key").read_bytes() == (run.secrets / "seal.key").read_bytes()
     assert fresh.waiting() == [waiting]
     assert (fresh.spool / "00" / "quarantine" / f"{'0' * 32}.damaged.dcm").read_bytes() == b"kept aside"
+    assert [(name, said) for _, name, said in notices.waiting(fresh.spool / "00")] == [(notice, {"kind": "commitment"})]
     assert fresh.count("events", "kind = 'record_restored'") == 1
     with transaction(fresh.engine) as session:
         assert accounts.token_principal(session, token).role == Role.DASHBOARD

@@ -264,7 +264,9 @@ def test_a_peer_that_is_removed_leaves_the_listeners_snapshot(desk: Desk, tmp_pa
         *("--site", "main"),
     )
     assert code == 0, err
-    code, _, err = countersign("peers", "add", "OTHER", "10.0.0.9", "--stable-after", "5", "--max-wait", "4")
+    code, _, err = countersign(
+        "peers", "add", "OTHER", "10.0.0.9", "--stable-after", "5", "--max-wait", "4", "--site", "main"
+    )
     assert (code, "longest wait is shorter" in err) == (1, True)
     assert snapshot() == [("PACS", "10.0.0.9", "main")]
     (line,) = listed("peers", "list")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from click.testing import CliRunner, Result
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom import AE
 from pynetdicom.sop_class import StorageCommitmentPushModel
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
-from gateway import notices
+from gateway import cli, notices
+from gateway.dicom import commit
 from gateway.dicom.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTANCE
 from gateway.indexer import Indexer
 from gateway.launcher.processes import free_port
 from gateway.outbound.courier import Courier
-from record import commitments, peers
+from record import commitments, peers, timeline
 from record.db import connect, transaction
+from record.models import Study
 from record.settings import CourierSettings
 from record.store import Kind, Store
 from tests.archives import asker
@@ -142,7 +146,8 @@ def test_what_is_still_on_its_way_is_waited_for(place: Place, port: int, tmp_pat
     ds = instance(side=64)
     assert place.ask((CT, ds.SOPInstanceUID)) == 0
     place.index()
-    assert not place.courier.run_once()
+    assert place.courier.run_once()
+    assert not place.courier.run_once(), "not due again"
     assert place.state() == [("queued", 0, None)]
     assert place.listener.send(saved(tmp_path, ds), calling_aet=PACS).popitem()[1] == 0
     place.index()
@@ -150,6 +155,26 @@ def test_what_is_still_on_its_way_is_waited_for(place: Place, port: int, tmp_pat
     with asker(PACS, port) as told:
         assert place.courier.run_once()
         assert [event for event, _ in told.reports] == [1]
+    with transaction(place.engine) as session:
+        moments = timeline.of_study(session, session.scalars(select(Study)).one())
+        assert [one.facts["count"] for one in moments if one.code == "study_committed"] == [1]
+        session.execute(text("UPDATE commitments SET reported_at = now() - interval '91 days'"))
+        commitments.forget_old(session)
+    assert place.state() == []
+
+
+def test_an_errand_that_always_breaks_is_given_up_and_keeps_no_other_waiting(
+    place: Place, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commitments, "WAIT_S", 0.0)
+    monkeypatch.setattr(commitments, "MAX_ATTEMPTS", 2)
+    monkeypatch.setattr(commit, "report", lambda *_: 1 / 0)
+    assert place.ask((CT, "1.2.3")) == 0
+    place.index()
+    for _ in range(2):
+        assert place.courier.run_once()
+        place.due()
+    assert place.state() == [("dead", 2, "error")]
 
 
 def test_a_backlog_longer_than_that_is_waited_for_too(
@@ -208,12 +233,22 @@ def test_a_notice_that_cannot_be_taken_up_is_kept_and_holds_up_no_other(place: P
     place.index()
     assert [state for state, _, _ in place.state()] == ["queued"]
     assert [path.suffix for path in (folder / "notices").iterdir()] == [".failed"]
+    environment = {
+        "DATABASE_URL": str(place.courier.settings.database_url.get_secret_value()),
+        "COUNTERSIGN_SPOOL": str(place.listener.root),
+        "COUNTERSIGN_STORE": str(place.store.root),
+    }
+    assert place.indexer.facts()["spools"][0]["failed_notices"] == 1
+    assert json.loads(run(environment, "notices", "list", "--json").stdout)[0]["why"] == "not taken up"
+    assert "0 commitments and 1 notice are tried again" in run(environment, "notices", "retry").stderr
+    place.index()
+    assert [path.suffix for path in (folder / "notices").iterdir()] == [".failed"], "it is no better than it was"
 
 
 def test_a_peer_that_is_entered_anew_is_told_all_the_same(place: Place, port: int) -> None:
     assert place.ask((CT, "1.2.3")) == 0
     with transaction(place.engine) as session:
-        peers.remove_peer(session, ae_title=PACS, address="127.0.0.1")
+        peers.remove_peer(session, peers.find_peer(session, PACS))
         peers.add_peer(session, site=None, ae_title=PACS, address="127.0.0.1", port=port, strict=True)
     place.index()
     assert [state for state, _, _ in place.state()] == ["queued"]
@@ -272,10 +307,33 @@ def test_a_peer_that_does_not_answer_keeps_no_other_waiting(place: Place, tmp_pa
         assert len(told.reports) == 1
 
 
-def test_a_peer_that_is_no_more_cannot_be_told(place: Place) -> None:
+def run(environment: dict[str, str], *arguments: str) -> Result:
+    done = CliRunner(env=environment).invoke(cli.cli, arguments)
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_a_peer_that_is_no_more_is_told_when_it_is_let_in_again(
+    place: Place, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert place.ask((CT, "1.2.3")) == 0
     place.index()
     with transaction(place.engine) as session:
-        peers.remove_peer(session, ae_title=PACS, address="127.0.0.1")
-    assert not place.courier.run_once()
+        peers.remove_peer(session, peers.find_peer(session, PACS))
+    assert place.courier.run_once()
     assert place.state() == [("dead", 0, "peer_unknown")]
+    environment = {
+        "DATABASE_URL": str(place.courier.settings.database_url.get_secret_value()),
+        "COUNTERSIGN_SPOOL": str(place.listener.root),
+        "COUNTERSIGN_STORE": str(place.store.root),
+    }
+    (line,) = json.loads(run(environment, "notices", "list", "--json").stdout)
+    assert (line["kind"], line["ae_title"], line["instances"], line["why"]) == ("commitment", PACS, 1, "peer unknown")
+    with transaction(place.engine) as session:
+        peers.add_peer(session, site=None, ae_title=PACS, address="127.0.0.1", port=port)
+    assert "1 commitment and 0 notices are tried again" in run(environment, "notices", "retry").stderr
+    monkeypatch.setattr(commitments, "WAIT_S", 0.0)
+    with asker(PACS, port) as told:
+        assert place.courier.run_once()
+        assert len(told.reports) == 1
+    assert "is done, or under way" in run(environment, "notices", "list").stderr

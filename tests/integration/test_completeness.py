@@ -128,6 +128,9 @@ def test_a_peer_that_does_not_answer_costs_the_study_nothing_but_its_quiet_time(
     assert ward.courier.failed == 1
     assert not ward.courier.run_once(), "not at once again"
     assert [kind for kind, _ in ward.closed()] == ["quiet"]
+    with transaction(ward.engine) as session:
+        codes = [one.code for one in timeline.of_study(session, session.scalars(select(Study)).one())]
+    assert codes == ["arrived", "count_unanswered", "closed"]
 
 
 def announce(ward: Ward, class_uid: str, told: Dataset, sop_instance_uid: str, *, update: bool = False) -> int:
@@ -210,6 +213,26 @@ def test_a_procedure_step_holds_its_study_open_and_closes_it_when_it_is_complete
     assert [kind for kind, _ in ward.closed()] == ["announced"]
 
 
+def test_a_step_of_two_studies_closes_both_with_the_last_image_of_either(ward: Ward) -> None:
+    known(ward)
+    (one,), (two,) = of_study(1), of_study(1)
+    step = uid()
+    begun, complete, series = Dataset(), Dataset(), Dataset()
+    begun.ScheduledStepAttributesSequence, begun.PerformedProcedureStepStatus = [], "IN PROGRESS"
+    for ds in (one, two):
+        scheduled = Dataset()
+        scheduled.StudyInstanceUID = ds.StudyInstanceUID
+        begun.ScheduledStepAttributesSequence.append(scheduled)
+    series.ReferencedImageSequence = referenced(one, two)
+    complete.PerformedProcedureStepStatus, complete.PerformedSeriesSequence = "COMPLETED", [series]
+    assert announce(ward, PROCEDURE_STEP, begun, step) == 0
+    ward.receive(one)
+    assert announce(ward, PROCEDURE_STEP, complete, step, update=True) == 0
+    assert ward.closed() == []
+    ward.receive(two)
+    assert [kind for kind, _ in ward.closed()] == ["announced", "announced"]
+
+
 def test_what_announces_nothing_is_refused(ward: Ward) -> None:
     known(ward)
     nothing = Dataset()
@@ -238,6 +261,7 @@ def test_what_the_peer_has_and_we_do_not_is_listed_and_fetched_at_the_ordinary_d
         with ward.engine.connect() as connection:
             priors = connection.execute(text("SELECT count(*) FROM instances WHERE prior")).scalar_one()
             assert priors == 0, "an ordinary door"
+        assert ward.command("reconcile", "--peer", ARCHIVE, "--since", "all")[0] == 0
         assert ward.command("peers", "test", ARCHIVE)[0] == 0
     assert ward.command("peers", "test", ARCHIVE)[0] == 1
 

@@ -283,7 +283,7 @@ def test_a_text_outlives_a_database_that_goes_once_the_session_is_known(
     page = client.get(f"/studies/{study_uid}")
 
     def gone(*_: object, **__: object) -> int:
-        raise OperationalError("SELECT", {}, Exception("gone"))
+        raise OperationalError("SELECT", {}, Exception("gone"), connection_invalidated=True)
 
     with monkeypatch.context() as patched:
         patched.setattr(report_pages, "save_text", gone)

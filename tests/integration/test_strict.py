@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from pydicom.dataset import Dataset
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, select, text
 
 from gateway.indexer import Indexer
-from record import peers
+from gateway.web.languages import ENGLISH
+from gateway.web.moments import told
+from record import peers, timeline
 from record.db import connect, transaction
+from record.models import Study
 from record.store import Store
 from tests.conftest import FreshDatabase
 from tests.instances import encoded, instance, saved, uid
@@ -67,6 +70,14 @@ def test_other_bytes_are_refused_in_the_spool_and_on_record_and_the_same_ones_ar
         index(engine, listener, tmp_path)
         assert listener.send(two, calling_aet="STRICT") == {two: 0}, "it is one of the sides now"
         assert list((listener.root / "00" / "incoming").iterdir()) == []
+        index(engine, listener, tmp_path)
+    with transaction(engine) as session:
+        study = session.scalars(select(Study)).one()
+        refused = [one for one in timeline.of_study(session, study) if one.code == "refused"]
+    assert [(one.facts["status"], one.facts["count"], one.facts["peer_ae_title"]) for one in refused] == [
+        ("0x0111", 1, "STRICT")
+    ] * 2
+    assert told(ENGLISH, refused[0]) == "refused with status 0x0111: 1 objects from STRICT (127.0.0.1)"
     with engine.connect() as connection:
         conflicts = connection.execute(text("SELECT count(*) FROM instances WHERE conflict_of_id IS NOT NULL"))
         assert conflicts.scalar_one() == 1
@@ -103,8 +114,8 @@ def test_while_postgres_is_away_a_strict_peer_is_told_to_come_again_and_nobody_e
     admitted(engine)
     path = saved(tmp_path, instance(side=64))
     nowhere = "postgresql+psycopg://nobody:nothing@127.0.0.1:1/none"
-    for number, told in enumerate(({"database_url": nowhere}, {})):
-        with listening(tmp_path / f"spool{number}", open_peers=0, **told) as listener:
+    for number, settings in enumerate(({"database_url": nowhere}, {})):
+        with listening(tmp_path / f"spool{number}", open_peers=0, **settings) as listener:
             index(engine, listener, tmp_path)
             assert listener.send(path, calling_aet="STRICT") == {path: COME_AGAIN}
             assert listener.send(path, calling_aet="EASY") == {path: 0}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.dicom import tls
+from gateway.dicom import reasons, tls
 from gateway.dicom.calling import Destination, unreachable
 from gateway.dicom.listener import listen_at
 from gateway.dicom.peers import KnownPeer, Peers, write_peers
@@ -95,7 +95,10 @@ def test_a_peer_with_its_certificate_is_taken_and_every_other_one_refused(tmp_pa
         assert len(listener.files()) == 3
         assert lines(listener)[0]["is_secure"] is True
         assert not storescu(authority, port, path, aet="CLINIC"), "another's certificate"
-        assert last(listener, 4)["reason_code"] == "peer_uncertified"
+        wrong = last(listener, 4)
+        assert (wrong["reason_code"], wrong["certificate_names"]) == ("peer_uncertified", ["pacs", "pacs.example"])
+        how, _ = reasons.explained(wrong)
+        assert how == "rejected: this sender is bound to a certificate that it did not show, but pacs, pacs.example"
         assert not storescu(authority, port, path, signed_by=stranger)
         assert last(listener, 5)["outcome"] == "insecure"
         assert listener.send(path, calling_aet="PACS") == {path: None}, "without TLS"
@@ -153,13 +156,25 @@ def test_a_snapshot_of_an_earlier_release_lets_nobody_in_by_title_alone(tmp_path
     assert known.find("PACS", "10.0.0.9") == "peer_unknown"
 
 
+def test_two_clinics_of_one_title_are_told_apart_by_their_certificates(tmp_path, authority):
+    known = Peers(tmp_path)
+    clinics = [KnownPeer("CLINIC", "", name, name, certificate_name=f"{name}.example") for name in ("one", "two")]
+    write_peers(tmp_path, clinics)
+    assert known.find("CLINIC", "10.0.0.9", {"two.example"}) == clinics[1]
+    assert known.find("CLINIC", "10.0.0.9", {"three.example"}) == "peer_uncertified"
+
+
 @pytest.mark.parametrize("lacks", ["dicom_tls_certificate", "dicom_tls_key", "dicom_tls_ca"])
 def test_a_port_without_its_certificates_is_refused(tmp_path, authority, lacks):
     settings = {k: v for k, v in secured(authority).items() if k != lacks}
     with pytest.raises(Misconfigured, match="COUNTERSIGN_DICOM_TLS_CA"):
         listen_at(ListenerSettings(spool=tmp_path, dicom_port=0, **settings))
-    with pytest.raises(Misconfigured, match="cannot be used"):
+    with pytest.raises(Misconfigured, match=r"cannot be used \(/nowhere.pem: No such file"):
         listen_at(ListenerSettings(spool=tmp_path, dicom_port=0, **settings, **{lacks: Path("/nowhere.pem")}))
+    empty = tmp_path / "empty.pem"
+    empty.touch()
+    with pytest.raises(Misconfigured, match="cannot be used"):
+        listen_at(ListenerSettings(spool=tmp_path, dicom_port=0, **settings, **{lacks: empty}))
 
 
 def test_a_peer_is_called_by_tls_with_our_certificate_and_has_to_show_its_own(tmp_path, authority, stranger):

@@ -271,7 +271,7 @@ def test_the_examples_of_every_verb_name_verbs_and_options_that_exist():
                 found, depth = cli.cli, 0
                 while isinstance(found, click.Group):
                     found, depth = found.commands[words[depth]], depth + 1
-                known = {name for option in found.params for name in option.opts}
+                known = {name for option in found.params for name in (*option.opts, *option.secondary_opts)}
                 if found.name != "worker":
                     assert {word for word in words[depth:] if word.startswith("--")} <= known, (verb, line)
 

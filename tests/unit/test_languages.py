@@ -92,7 +92,6 @@ UNSEEN = {
     "The role {} knows no scope {}. The scopes are: {}.",
     "The site has no token of this name. `countersign tokens list` names all.",
     "The site has, or had, a token of this name: a revoked one keeps its name on record.",
-    "This accession number names several studies: name one by its Study Instance UID.",
     "This login is taken; capitals make no difference.",
     "This names studies of several sites: say which with --site.",
     # the API alone
