@@ -107,9 +107,12 @@ def _arrivals(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:
 def _refusals(session: Session, study: Study) -> Iterator[Moment]:
     """What its site's senders were refused, by association and status."""
     for one in associations.that_refused(session, study.study_instance_uid, [study.site_id]):
-        those = Counter(each["status"] for each in one.refused if each["study"] == study.study_instance_uid)
-        for status, count in those.items():
-            facts = {"count": count, "status": f"0x{status}", "association_id": one.id}
+        those = Counter(
+            (each["status"], each["why"]) for each in one.refused if each["study"] == study.study_instance_uid
+        )
+        for (status, why), count in those.items():
+            reason = why.replace(" ", "_") or "error"
+            facts = {"count": count, "status": status, "reason_code": reason, "association_id": one.id}
             sender = {"peer_ae_title": one.calling_ae_title, "peer_address": one.peer_address}
             yield Moment(one.ended_at, "refused", facts=facts | sender)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, say, site
-from gateway.commands.output import print_indented, print_json, print_table, printable
+from gateway.commands.output import cell, print_indented, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from record.models import Association
@@ -132,8 +132,10 @@ def show(association: str, *, json: bool) -> None:
             value = ", ".join(f"{kind} {count}" for kind, count in value.items())
         if isinstance(value, list):
             value = ", ".join(value)
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
         if value not in {None, ""}:
-            click.echo(f"{title}: {printable(value)}")
+            click.echo(f"{title}: {cell(value)}")
     for remedy in facts["remedies"]:
         click.echo(f"what to do: {printable(remedy)}")
     _show_refusals(facts["refusals"], refused)
@@ -155,17 +157,21 @@ def _show_refusals(refusals: dict[str, int], refused: list[dict[str, str]]) -> N
 
 
 def _show_offers(offers: list[list[Any]]) -> None:
-    """Every class once, with the transfer syntaxes that were taken of it; below these, what was not taken, and why."""
+    """Every class once, by the transfer syntaxes that were taken of it; below these, what was not taken, and why."""
     from pydicom.uid import UID
 
     from gateway.dicom.contexts import why_not_taken
 
-    taken: dict[str, list[str]] = {}
+    taken: dict[str, dict[str, None]] = {}
     for abstract, _, syntax in offers:
         if syntax:
-            taken.setdefault(abstract, []).append(syntax)
-    for abstract, syntaxes in taken.items():
-        click.echo(f"taken: {UID(abstract).name} ({', '.join(UID(each).name for each in dict.fromkeys(syntaxes))})")
+            taken.setdefault(abstract, {})[syntax] = None
+    by_syntaxes: dict[tuple[str, ...], list[str]] = {}
+    for abstract, chosen in taken.items():
+        by_syntaxes.setdefault(tuple(chosen), []).append(UID(abstract).name)
+    for together, names in by_syntaxes.items():
+        click.echo(f"taken in {', '.join(UID(each).name for each in together)}:")
+        print_indented("; ".join(names))
     for abstract, syntaxes, syntax in offers:
         if not syntax and abstract not in taken:
             click.echo(f"not taken: {UID(abstract).name} ({', '.join(UID(each).name for each in syntaxes)})")

@@ -23,6 +23,15 @@ def printable(text: object) -> str:
     return "".join(each if each.isprintable() else _escaped(each) for each in str(text))
 
 
+def cell(value: object) -> str:
+    """A value as it is printed: what is empty as a dash, a time without its fractions."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
+    return printable(value)
+
+
 def print_table(
     titles: Sequence[str], rows: Iterable[Sequence[object]], below: Sequence[Sequence[str]] | None = None
 ) -> None:
@@ -31,7 +40,7 @@ def print_table(
     A column of numbers alone ends where its title does. `below` has sentences for each row, which stand under it.
     """
     held = [[*row] for row in rows]
-    lines = [[*titles], *([_cell(value) for value in row] for row in held)]
+    lines = [[*titles], *([cell(value) for value in row] for row in held)]
     for column in range(len(titles)):
         width = max(_width(line[column]) for line in lines)
         numbers = bool(held) and all(type(row[column]) is int for row in held)
@@ -67,14 +76,6 @@ def _plain(value: object) -> Any:
     if isinstance(value, UUID | Path | Enum):
         return str(value)
     raise TypeError(type(value).__name__)
-
-
-def _cell(value: object) -> str:
-    if value is None or value == "":
-        return "-"
-    if isinstance(value, datetime):
-        return value.isoformat(sep=" ", timespec="seconds").removesuffix("+00:00")
-    return printable(value)
 
 
 def _escaped(char: str) -> str:

@@ -15,7 +15,7 @@ from record.timeline import Moment
 
 _SENTENCES = {
     "arrived": english("{instances} objects ({size}) came from {sender}"),
-    "refused": english("refused with status {status}: {count} objects from {sender}"),
+    "refused": english("refused: {count} objects from {sender} (0x{status}: {reason_code})"),
     "count_unanswered": english("{ae_title} was asked for its count, and did not answer"),
     "count_unknown": english("{ae_title} was asked for its count, and knows none"),
     "study_committed": english("{ae_title} was told that {count} objects are kept (storage commitment)"),

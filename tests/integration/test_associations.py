@@ -86,7 +86,7 @@ def test_every_association_leaves_a_record_and_says_what_to_do(tmp_path, engine,
     shown = countersign(database, "associations", "show", found["FRIENDaborted"]["id"][:13])
     assert "not taken: 1.2.3.4.5" in shown
     assert "COUNTERSIGN_PRIVATE_SOP_CLASSES" in shown
-    assert "taken: CT Image Storage (Explicit VR Little Endian)" in shown
+    assert "taken in Explicit VR Little Endian:\n    CT Image Storage\n" in shown
     assert "refused with 0xC000" in shown
     assert "what to do: Look at what was kept aside, with `countersign quarantine list`" in shown
     listed = countersign(database, "associations", "list")

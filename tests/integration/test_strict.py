@@ -75,9 +75,9 @@ def test_other_bytes_are_refused_in_the_spool_and_on_record_and_the_same_ones_ar
         study = session.scalars(select(Study)).one()
         refused = [one for one in timeline.of_study(session, study) if one.code == "refused"]
     assert [(one.facts["status"], one.facts["count"], one.facts["peer_ae_title"]) for one in refused] == [
-        ("0x0111", 1, "STRICT")
+        ("0111", 1, "STRICT")
     ] * 2
-    assert told(ENGLISH, refused[0]) == "refused with status 0x0111: 1 objects from STRICT (127.0.0.1)"
+    assert told(ENGLISH, refused[0]) == "refused: 1 objects from STRICT (127.0.0.1) (0x0111: other bytes)"
     with engine.connect() as connection:
         conflicts = connection.execute(text("SELECT count(*) FROM instances WHERE conflict_of_id IS NOT NULL"))
         assert conflicts.scalar_one() == 1
