@@ -100,11 +100,14 @@ def find(session: Session, named: str) -> tuple[Association, Proposal]:
 
 
 def that_refused(session: Session, uid: str, site_ids: Collection[uuid.UUID]) -> Sequence[Association]:
-    """The latest associations with these sites' senders in which an instance of this study, or this instance, was refused."""
+    """The latest associations with these sites' senders in which an instance of this study, or this instance, was refused.
+
+    Who is let in by open doors belongs to no site, and is told of at each.
+    """
     named = Association.refused.contains([{"study": uid}]) | Association.refused.contains([{"sop": uid}])
     return session.scalars(
         select(Association)
-        .where(Association.refused != [], named, Association.site_id.in_(site_ids))
+        .where(Association.refused != [], named, Association.site_id.in_(site_ids) | Association.site_id.is_(None))
         .order_by(Association.ended_at.desc())
         .limit(_MOST_REFUSING)
     ).all()

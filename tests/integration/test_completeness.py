@@ -18,18 +18,20 @@ from sqlalchemy import Engine, select, text
 from gateway import cli
 from gateway.dicom.contexts import AVAILABILITY, PROCEDURE_STEP
 from gateway.indexer import Indexer
-from gateway.launcher.processes import free_port
+from gateway.launcher.processes import free_port, wait_until
 from gateway.outbound.courier import Courier
 from record import peers, studies, timeline
 from record.db import connect, transaction
+from record.errors import NotFound
 from record.models import Study, StudyRevision
 from record.settings import CourierSettings
 from record.store import Store
 from tests.archives import ARCHIVE, archive
 from tests.conftest import FreshDatabase
-from tests.instances import CT, instance, saved, uid
-from tests.listeners import AET, Running, listening
+from tests.instances import CT, EXPLICIT, encoded, instance, saved, uid
+from tests.listeners import AET, Running, associate, listening, store_raw
 
+MR = "1.2.840.10008.5.1.4.1.1.4"
 QUIET_S, LONGEST_S = 3600.0, 7200.0
 
 
@@ -46,6 +48,7 @@ class Ward:
     def __init__(self, listener: Running, engine: Engine, database: FreshDatabase, folder: Path) -> None:
         self.listener, self.engine, self.database, self.folder = listener, engine, database, folder
         self.store = Store(folder / "store")
+        self.environment = {"DATABASE_URL": database.url, "COUNTERSIGN_STORE": str(self.store.root)}
         settings = CourierSettings(database_url=database.url, store=folder / "store", call_timeout_s=5, count_after_s=0)
         self.courier = Courier(engine, self.store, settings)
         self.indexer = Indexer(engine, self.store, listener.root)
@@ -71,8 +74,7 @@ class Ward:
             return [(row.evidence_kind, row.evidence) for row in rows]
 
     def command(self, *arguments: str) -> tuple[int, str]:
-        environment = {"DATABASE_URL": self.database.url, "COUNTERSIGN_STORE": str(self.store.root)}
-        done = CliRunner(env=environment).invoke(cli.cli, arguments)
+        done = CliRunner(env=self.environment).invoke(cli.cli, arguments)
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, done.stdout
 
@@ -288,6 +290,24 @@ def test_a_study_s_way_can_be_traced(ward: Ward) -> None:
     assert "2 objects" in told
     assert f"came from {ARCHIVE} (127.0.0.1); the same bytes came again (1)" in told
     assert "revision 1 with 3 images (quiet); the sender's own count is 4" in told
+
+
+def test_what_was_refused_whole_can_be_traced_to_its_association(ward: Ward) -> None:
+    known(ward)
+    (ds,) = of_study(1)
+    association = associate(ward.listener, calling=ARCHIVE, contexts=((MR, EXPLICIT),))
+    assert store_raw(association, encoded(ds), sop_class_uid=MR, sop_instance_uid=ds.SOPInstanceUID) == 0xA900
+    association.release()
+    assert wait_until(
+        lambda: (ward.index(), ward.command("associations", "list", "--json")[1])[1] != "[]\n", within_s=5
+    )
+    (line,) = json.loads(ward.command("associations", "list", "--json")[1])
+    for uid_ in (ds.StudyInstanceUID, ds.SOPInstanceUID):
+        done = CliRunner(env=ward.environment).invoke(cli.cli, ("trace", uid_))
+        assert isinstance(done.exception, NotFound)
+        assert f"countersign associations show {line['id'][:13]}" in done.stderr
+    shown = ward.command("associations", "show", line["id"])[1]
+    assert f"{ds.SOPInstanceUID}, of study {ds.StudyInstanceUID}: mismatched sop class uid" in shown
 
 
 def test_announcements_of_any_length_hold_up_no_image(ward: Ward) -> None:
