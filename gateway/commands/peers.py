@@ -308,7 +308,7 @@ def destination_of(peer: Peer, timeout_s: float) -> Destination:
 
     if not peer.port or not peer.address:
         raise InvalidRequest(
-            "It is not known where this sender answers: say so with `countersign peers change` --port (and --new-address)."
+            "It is not known where this sender answers: say so with `countersign peers change TITLE --port N`, and --new-address."
         )
     calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
     secure = tls.calling(load(TlsSettings)) if peer.speaks_tls else None
