@@ -22,7 +22,7 @@ FAILED = ".failed"
 _NAME = re.compile(r"([0-9a-f]{32})\.json")
 _KEPT = re.compile(rf"[0-9a-f]{{32}}(\.json|{re.escape(FAILED)})")
 MOST = 10_000
-"""Notices that may wait in one spool: who would leave more is told that there is no room."""
+"""Notices that may be in one spool: who would leave more is told that there is no room."""
 
 
 def keep(spool_folder: Path, notice: Mapping[str, Any]) -> str:
@@ -37,7 +37,7 @@ def keep(spool_folder: Path, notice: Mapping[str, Any]) -> str:
     if not folder.is_dir():
         folder.mkdir(mode=0o700, exist_ok=True)
         sync_folder(spool_folder)
-    if sum(name.endswith(".json") for name in os.listdir(folder)) >= MOST:
+    if len(os.listdir(folder)) >= MOST:
         raise OSError("too many notices wait")
     name = new_id().hex
     write_private(folder / f"{name}.json", json.dumps(dict(notice), separators=(",", ":")))
@@ -72,16 +72,23 @@ def kept(spool_folder: Path) -> list[Path]:
     return []
 
 
-def failed(root: Path) -> Iterator[tuple[Path, dict[str, Any] | None]]:
-    """The notices of all spools below a folder that could not be taken up, the oldest first, and what each says."""
-    for path in sorted(root.glob(f"*/{FOLDER}/*{FAILED}"), key=lambda path: path.name):
-        try:
-            said = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except ValueError:
-            said = None
-        yield path, said if isinstance(said, dict) else None
+def failed(root: Path) -> list[Path]:
+    """The notices of all spools below a folder that could not be taken up, the oldest first."""
+    return sorted(root.glob(f"*/{FOLDER}/*{FAILED}"), key=lambda path: path.name)
+
+
+def try_again(path: Path) -> None:
+    """Have one that could not be taken up looked at again."""
+    with contextlib.suppress(FileNotFoundError):  # somebody else did
+        path.rename(path.with_suffix(".json"))
+
+
+def said_by(path: Path) -> dict[str, Any]:
+    """What a notice says; nothing, if it cannot be read."""
+    with contextlib.suppress(OSError, ValueError):
+        said = json.loads(path.read_bytes())
+        return said if isinstance(said, dict) else {}
+    return {}
 
 
 def failed_in(spool_folder: Path) -> int:

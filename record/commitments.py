@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from record import audit
 from record.access import Principal
@@ -238,33 +238,46 @@ def not_reported(session: Session, errand: Errand, code: str) -> None:
 
 
 def forget_old(session: Session, keep_days: int = KEEP_DAYS) -> None:
-    """Delete what was reported so long ago that nobody asks for it, some at a time."""
+    """Delete what was reported, or given up, so long ago that nobody asks for it, some at a time."""
     old = (
         select(Commitment.id)
         .where(
-            Commitment.state == CommitmentState.REPORTED,
-            Commitment.reported_at < func.now() - func.make_interval(0, 0, 0, keep_days),
+            Commitment.state != CommitmentState.QUEUED,
+            Commitment.created_at < func.now() - func.make_interval(0, 0, 0, keep_days),
         )
         .limit(_AT_ONCE)
     )
     session.execute(delete(Commitment).where(Commitment.id.in_(old)))
 
 
-def dead(session: Session) -> Sequence[Commitment]:
-    """The commitments that were given up, the oldest first."""
-    given_up = select(Commitment).where(Commitment.state == CommitmentState.DEAD)
-    return session.scalars(given_up.order_by(Commitment.received_at).limit(_AT_ONCE)).all()
+def dead(session: Session) -> Sequence[tuple[Commitment, int]]:
+    """The first commitments that were given up, without what was asked, and how many instances each asked for."""
+    rows = session.execute(
+        select(Commitment, func.jsonb_array_length(Commitment.asked))
+        .options(defer(Commitment.asked))
+        .where(Commitment.state == CommitmentState.DEAD)
+        .order_by(Commitment.received_at)
+        .limit(_AT_ONCE)
+    )
+    return [(row[0], row[1]) for row in rows]
 
 
 def requeue(session: Session, by: Principal) -> int:
-    """Try again whatever was given up; how many those are."""
-    found = session.scalars(
-        select(Commitment).where(Commitment.state == CommitmentState.DEAD).order_by(Commitment.id).with_for_update()
-    ).all()
+    """Try the first ones that were given up again; how many those are."""
+    found = [one for one, _ in dead(session)]
     for one in found:
         move(one, CommitmentState.QUEUED)
         one.attempts, one.not_before = 0, func.now()
         audit.write(session, "commitment_requeued", by, site_id=one.site_id, peer_id=one.peer_id, commitment_id=one.id)
+    return len(found)
+
+
+def drop(session: Session, by: Principal) -> int:
+    """Forget the first ones that were given up; how many those are."""
+    found = [one for one, _ in dead(session)]
+    for one in found:
+        audit.write(session, "commitment_dropped", by, site_id=one.site_id, peer_id=one.peer_id, commitment_id=one.id)
+        session.delete(one)
     return len(found)
 
 

@@ -148,7 +148,7 @@ def find_peer(session: Session, ae_title: str, address: str | None = None, certi
     title, plain = _sender(ae_title, address or "")
     statement = select(Peer).where(Peer.ae_title == title).order_by(Peer.id)
     if address is not None:
-        statement = statement.where(Peer.address == plain)
+        statement = statement.where(Peer.address.in_([plain, address]))  # a former release kept it as it was written
     if certificate_name is not None:
         statement = statement.where(Peer.certificate_name == certificate_name)
     found = session.scalars(statement).all()
@@ -164,7 +164,7 @@ def find_peer(session: Session, ae_title: str, address: str | None = None, certi
 
 
 def sender_of(session: Session, notice: Mapping[str, Any]) -> Peer:
-    """The peer that a listener's notice came from; one that was removed and added again is found by title and address.
+    """The peer that a listener's notice came from; one that was removed and entered again is found by all that it is known by.
 
     Raises
     ------
@@ -173,8 +173,14 @@ def sender_of(session: Session, notice: Mapping[str, Any]) -> Peer:
     """
     peer = session.get(Peer, uuid.UUID(notice["peer_id"]))
     if peer is None:
-        titled = (Peer.ae_title == str(notice.get("ae_title", "")), Peer.address == str(notice.get("address", "")))
-        same = session.scalars(select(Peer).where(*titled).limit(2)).all()
+        told = {
+            "ae_title": Peer.ae_title,
+            "address": Peer.address,
+            "certificate_name": Peer.certificate_name,
+            "site": Site.name,
+        }
+        titled = [column == str(notice.get(name, "")) for name, column in told.items()]
+        same = session.scalars(select(Peer).join(Site, Site.id == Peer.site_id).where(*titled).limit(2)).all()
         peer = same[0] if len(same) == 1 else None
     if peer is None:
         message = "The sender of a notice is no more."

@@ -393,7 +393,7 @@ def load(cls: type[S], **given: Any) -> S:
     from_files: dict[str, Any] = {
         field: secret(name)
         for field, name in (("database_url", "DATABASE_URL"), ("redis_url", "REDIS_URL"))
-        if field in cls.model_fields and os.environ.get(name + FILE)
+        if field in cls.model_fields and field not in given and os.environ.get(name + FILE)
     }
     try:
         return cls(**from_files, **given)

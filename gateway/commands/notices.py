@@ -5,6 +5,7 @@ Knows options and what is printed. Does not know what a notice sets going, nor h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,9 @@ from gateway.commands.output import counted, print_json, print_table
 from gateway.commands.quarantine import spools
 
 if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from record.access import Principal
     from record.models import Commitment
 
 
@@ -36,12 +40,12 @@ def notices() -> None:
 @as_json
 def list_notices(*, json: bool) -> None:
     """List the commitments that were given up, and the notices in this machine's spools that could not be taken up."""
-    from gateway.notices import failed
+    from gateway.notices import failed, said_by
     from record import commitments
 
     with administrating() as session:
-        lines = [_given_up(one) for one in commitments.dead(session)]
-    lines += [_not_taken_up(said) for _, said in failed(spools(None))]
+        lines = [_given_up(one, instances) for one, instances in commitments.dead(session)]
+    lines += [_not_taken_up(said_by(path)) for path in failed(spools(None))]
     if json:
         print_json(lines)
     elif lines:
@@ -54,30 +58,56 @@ def list_notices(*, json: bool) -> None:
 @admin_data_dir
 def retry() -> None:
     """Try again whatever could not be done: first let the sender in again, or see with `peers test` that it answers."""
-    from gateway.notices import failed
+    from gateway.notices import failed, try_again
     from record import commitments
 
-    with administrating() as session:
-        told = commitments.requeue(session, by_command())
-    waiting = list(failed(spools(None)))
-    for path, _ in waiting:
-        path.rename(path.with_suffix(".json"))
+    told = _all(commitments.requeue)
+    waiting = failed(spools(None))
+    for path in waiting:
+        try_again(path)
     click.echo(f"{counted(told, 'commitment')} and {counted(len(waiting), 'notice')} are tried again", err=True)
 
 
-def _given_up(one: Commitment) -> dict[str, Any]:
+@notices.command("drop", short_help="Let all of it go.", epilog=example("countersign notices drop --yes"))
+@admin_data_dir
+@click.option("--yes", is_flag=True, help="Do it: the senders will never be told.")
+def drop(*, yes: bool) -> None:
+    """Let go of whatever could not be done, as when a sender is gone for good; the audit says that it was."""
+    from gateway.notices import failed
+    from record import commitments
+    from record.errors import InvalidRequest
+
+    if not yes:
+        raise InvalidRequest("The senders would never be told: say --yes if that is meant.")
+    told = _all(commitments.drop)
+    waiting = failed(spools(None))
+    for path in waiting:
+        path.unlink(missing_ok=True)
+    click.echo(f"{counted(told, 'commitment')} and {counted(len(waiting), 'notice')} are let go", err=True)
+
+
+def _all(verb: Callable[[Session, Principal], int]) -> int:
+    """Do to all that was given up what is done to some in one transaction; how many there were."""
+    total, some = 0, 1
+    while some:
+        with administrating() as session:
+            some = verb(session, by_command())
+        total += some
+    return total
+
+
+def _given_up(one: Commitment, instances: int) -> dict[str, Any]:
     return {
         "received_at": one.received_at,
         "kind": "commitment",
         "ae_title": one.ae_title or None,
-        "instances": len(one.asked),
+        "instances": instances,
         "attempts": one.attempts,
         "why": (one.last_code or "error").replace("_", " "),
     }
 
 
-def _not_taken_up(said: dict[str, Any] | None) -> dict[str, Any]:
-    told = said or {}
+def _not_taken_up(told: dict[str, Any]) -> dict[str, Any]:
     return {
         "received_at": told.get("received_at"),
         "kind": str(told.get("kind", "unreadable")).replace("_", " "),

@@ -28,6 +28,7 @@ from record.errors import (
 
 _logger = structlog.get_logger()
 PROCESSING_FAILURE = 0x0110
+_OWN_FAULT = "error"
 STATUS: tuple[tuple[type[CountersignError], int], ...] = (
     (UnsupportedInstance, 0x0122),  # Refused: SOP Class not supported
     (MismatchedInstance, 0xA900),  # Error: Data Set does not match SOP Class
@@ -90,7 +91,7 @@ class Arriving:
             if self._refusal:
                 raise self._refusal
             if self._incoming is None:
-                return Answer(PROCESSING_FAILURE)
+                return Answer(PROCESSING_FAILURE, _OWN_FAULT)
             receipt = self._incoming.commit(self._admitting())
             self._association.instances += 1
             self._association.bytes += receipt.size_bytes
@@ -104,7 +105,7 @@ class Arriving:
             return self._refused(error, str(error.facts.get("reason_code", error.code)))
         except Exception:  # the door: the peer is told, the association goes on
             _logger.exception("instance_failed")
-            return Answer(PROCESSING_FAILURE)
+            return Answer(PROCESSING_FAILURE, _OWN_FAULT, self._incoming.study_instance_uid if self._incoming else "")
         finally:
             self.drop()
 

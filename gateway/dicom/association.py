@@ -162,7 +162,7 @@ class Association:
         self.began_at = time.monotonic()
         self.instances = 0
         self.bytes = 0
-        self.requests: Counter[int] = Counter()
+        self.requests: Counter[str] = Counter()
         self.refusals: Counter[int] = Counter()
         self.refused: list[Refused] = []
         self.outcome = "closed"
@@ -352,7 +352,7 @@ class Association:
         if command.field == wire.C_CANCEL_RQ:
             return
         self._request = (context_id, command)
-        self.requests[command.field] += 1
+        self.requests[wire.REQUESTS.get(command.field, "other")] += 1
         if command.has_data_set:
             self._receiving = self._doors.begin(self, command, context)
         else:

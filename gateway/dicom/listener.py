@@ -27,7 +27,7 @@ from gateway.dicom.seats import MAX_ASSOCIATIONS, Seats
 from gateway.dicom.server import Door, Server
 from gateway.dicom.strict import Strict
 from gateway.dicom.telling import Told
-from gateway.dicom.wire import C_STORE_RQ, REQUESTS, Command
+from gateway.dicom.wire import C_STORE_RQ, Command
 from gateway.headers import UID
 from gateway.intake import Intake, SopIdentity, Source
 from gateway.logbook import Logbook
@@ -166,7 +166,7 @@ class Listener:
             ],
             "instances": association.instances,
             "bytes": association.bytes,
-            "requests": {REQUESTS.get(field, f"0x{field:04X}"): n for field, n in association.requests.items()},
+            "requests": dict(association.requests),
             "refusals": {f"{status:04X}": count for status, count in association.refusals.items()},
             "refused": [
                 [f"{each.status:04X}", each.why, _uid(each.sop_instance_uid), _uid(each.study_instance_uid)]

@@ -122,9 +122,9 @@ def explained(ended: Mapping[str, Any]) -> tuple[str, list[str]]:
         `outcome`, `reason_code`, `refusals`, `calling_ae_title`, `called_ae_title`, `peer_address` and `certificate_names`, as on
         record.
     """
-    code = ended["reason_code"]
+    code, title = ended["reason_code"], ended["calling_ae_title"]
     names = {
-        "calling": shlex.quote(ended["calling_ae_title"] or "AE"),
+        "calling": "AE" if title.startswith("-") else shlex.quote(title or "AE"),  # else it would be an option
         "called": shlex.quote(ended["called_ae_title"]),
         "address": shlex.quote(ended["peer_address"]),
     }

@@ -92,12 +92,13 @@ class Strict:
             raise Busy("This listener knows no database, so it cannot take a strict peer's images.")
         from sqlalchemy import select
         from sqlalchemy.exc import OperationalError, SQLAlchemyError
+        from sqlalchemy.exc import TimeoutError as NoConnection
 
         from record.db import connect, is_away, transaction
         from record.models import Instance, Site, Study
 
         with self._lock:
-            engine = self._engine = self._engine or connect(self._database_url, pool=1)
+            engine = self._engine = self._engine or connect(self._database_url, pool=2)
         try:
             with transaction(engine) as session:
                 rows = session.execute(
@@ -113,7 +114,9 @@ class Strict:
                 ).all()
                 return [(row.sha256, row.transfer_syntax_uid) for row in rows]
         except SQLAlchemyError as error:
-            if is_away(error) or isinstance(error, OperationalError):  # the latter: locked out, or too slow
+            if is_away(error) or isinstance(
+                error, OperationalError | NoConnection
+            ):  # locked out, too slow, or too many ask
                 raise Busy("PostgreSQL is away, so a strict peer's image cannot be compared.") from None
             raise
 

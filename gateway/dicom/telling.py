@@ -88,6 +88,8 @@ class Told:
             "peer_id": peer.peer_id,
             "ae_title": peer.ae_title,
             "address": peer.address,
+            "certificate_name": peer.certificate_name,
+            "site": peer.site,
             "association_id": self._association.id,
             "received_at": datetime.now(UTC).isoformat(),
         }

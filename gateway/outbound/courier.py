@@ -88,11 +88,11 @@ class Courier:
         except PeerUnavailable as error:
             self.failed += 1
             code = str(error.facts.get("reason_code", ""))
-            _logger.warning("peer_unavailable", reason_code=code, ae_title=peer.ae_title, port=peer.port)
+            _logger.warning("peer_unavailable", reason_code=code, called_ae_title=peer.ae_title)
             return error
         except Exception:  # what a stranger answered went through parsers: it is that peer's errand that fails
             self.failed += 1
-            _logger.exception("errand_failed", ae_title=peer.ae_title)
+            _logger.exception("errand_failed", called_ae_title=peer.ae_title)
             return PeerUnavailable("The call failed.", reason_code="error")
         self.made += 1
         return answer

@@ -22,8 +22,9 @@ from gateway.dicom.contexts import STORAGE_COMMITMENT, STORAGE_COMMITMENT_INSTAN
 from gateway.indexer import Indexer
 from gateway.launcher.processes import free_port
 from gateway.outbound.courier import Courier
-from record import commitments, peers, timeline
+from record import commitments, peers, sites, timeline
 from record.db import connect, transaction
+from record.errors import NotFound
 from record.models import Study
 from record.settings import CourierSettings
 from record.store import Kind, Store
@@ -158,7 +159,7 @@ def test_what_is_still_on_its_way_is_waited_for(place: Place, port: int, tmp_pat
     with transaction(place.engine) as session:
         moments = timeline.of_study(session, session.scalars(select(Study)).one())
         assert [one.facts["count"] for one in moments if one.code == "study_committed"] == [1]
-        session.execute(text("UPDATE commitments SET reported_at = now() - interval '91 days'"))
+        session.execute(text("UPDATE commitments SET created_at = now() - interval '91 days'"))
         commitments.forget_old(session)
     assert place.state() == []
 
@@ -243,6 +244,31 @@ def test_a_notice_that_cannot_be_taken_up_is_kept_and_holds_up_no_other(place: P
     assert "0 commitments and 1 notice are tried again" in run(environment, "notices", "retry").stderr
     place.index()
     assert [path.suffix for path in (folder / "notices").iterdir()] == [".failed"], "it is no better than it was"
+    refused = CliRunner(env=environment).invoke(cli.cli, ("notices", "drop"))
+    assert "say --yes" in str(refused.exception)
+    with place.engine.begin() as connection:
+        connection.execute(text("UPDATE commitments SET state = 'dead'"))
+    assert "1 commitment and 1 notice are let go" in run(environment, "notices", "drop", "--yes").stderr
+    assert (list((folder / "notices").iterdir()), place.state()) == ([], [])
+
+
+def test_what_one_site_asked_is_never_another_s(place: Place) -> None:
+    with transaction(place.engine) as session:
+        sites.add_site(session, name="north")
+        for site, name in (("main", "a.example"), ("north", "b.example")):
+            peers.add_peer(session, site=site, ae_title="CT1", certificate_name=name)
+        gone = peers.find_peer(session, "CT1", "", "a.example")
+        told = {
+            "peer_id": gone.id.hex,
+            "ae_title": "CT1",
+            "address": "",
+            "certificate_name": "a.example",
+            "site": "main",
+        }
+        assert peers.sender_of(session, told) is gone
+        peers.remove_peer(session, gone)
+    with transaction(place.engine) as session, pytest.raises(NotFound):
+        peers.sender_of(session, told)
 
 
 def test_a_peer_that_is_entered_anew_is_told_all_the_same(place: Place, port: int) -> None:

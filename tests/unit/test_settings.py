@@ -184,3 +184,8 @@ def test_the_folder_of_a_run_wins_over_the_callers_files(monkeypatch: pytest.Mon
     monkeypatch.setattr("gateway.launcher.folder.environment_of", lambda _folder, owner: {"DATABASE_URL": URL})
     commands._take_environment(Context(Command("verify")), None, tmp_path)
     assert load(Base).database_url.get_secret_value() == URL
+
+
+def test_what_is_given_is_not_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "nowhere"))
+    assert load(ListenerSettings, spool=tmp_path, database_url=None).database_url is None
