@@ -166,13 +166,13 @@ KINDS: Mapping[str, Kind] = {
     "quarantine": Kind(
         _NOTICE,
         "Files kept aside in quarantine in spool {spool} on {host}: {count}.",
-        "They are bounded in bytes, the oldest go first. See why each is there, and take it after all or have it sent again.",
+        "See why each is there; have it sent again, or take it after all, or drop it. The oldest go by themselves.",
         "countersign quarantine list",
     ),
     "notices_failed": Kind(
         _WARNING,
         "Requests of senders that could not be taken up, in spool {spool} on {host}: {count}.",
-        "See whether their senders are known still, and the indexer's log; then try them again.",
+        "See whose they are, and the indexer's log; then `notices retry`, or `notices drop`.",
         "countersign notices list",
     ),
     "peer_silent": Kind(
@@ -180,6 +180,12 @@ KINDS: Mapping[str, Kind] = {
         "The sender {peer} has been silent for {age}; within a fortnight it never was for longer than {usual}.",
         "See whether it sends, and whether it was refused.",
         "countersign associations list --from {peer}",
+    ),
+    "senders_refused": Kind(
+        _WARNING,
+        "Within an hour senders were turned away, or something of theirs was refused: {count}.",
+        "See who, why, and what to do.",
+        "countersign associations list --troubled --hours 1",
     ),
     "readings_failed": Kind(
         _WARNING,
@@ -210,7 +216,7 @@ KINDS: Mapping[str, Kind] = {
     "commitments_dead": Kind(
         _WARNING,
         "Storage commitments of which nobody could be told: {count}.",
-        "See whether their senders answer (`peers test`); then have them told again.",
+        "See whose they are, and whether those answer (`peers test`); then `notices retry`, or `notices drop`.",
         "countersign notices list",
     ),
     "deletions_wait": Kind(

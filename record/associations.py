@@ -99,6 +99,16 @@ def find(session: Session, named: str) -> tuple[Association, Proposal]:
     return rows[0][0], rows[0][1]
 
 
+def troubled_lately(session: Session, hours: float = 1.0, site_id: uuid.UUID | None = None) -> int:
+    """How many associations did not come about, or had something refused; of strangers, and of one site's senders or of all."""
+    lately = Association.ended_at > func.now() - func.make_interval(0, 0, 0, 0, 0, 0, 3600 * hours)
+    turned_away = Association.outcome.in_(["rejected", "insecure"]) | (Association.refusals != {})
+    statement = select(func.count()).select_from(Association).where(lately, turned_away)
+    if site_id is not None:
+        statement = statement.where((Association.site_id == site_id) | Association.site_id.is_(None))
+    return session.scalar(statement) or 0
+
+
 def that_refused(session: Session, uid: str, site_ids: Collection[uuid.UUID]) -> Sequence[Association]:
     """The latest associations with these sites' senders in which an instance of this study, or this instance, was refused.
 
@@ -157,6 +167,7 @@ def _row(line: Mapping[str, Any]) -> dict[str, Any] | None:
             "peer_address": str(line["peer_address"]),
             "is_secure": bool(line["is_secure"]),
             "offers": offers,
+            "untaken": len({one[0] for one in offers} - {one[0] for one in offers if one[2]}),
             "proposal": hashlib.sha256(json.dumps(offers).encode()).hexdigest(),
             "instances": int(line["instances"]),
             "bytes": int(line["bytes"]),

@@ -262,6 +262,12 @@ def dead(session: Session) -> Sequence[tuple[Commitment, int]]:
     return [(row[0], row[1]) for row in rows]
 
 
+def waiting_of(session: Session, peer: Peer) -> int:
+    """How many a peer waits for."""
+    waits = (Commitment.peer_id == peer.id, Commitment.state == CommitmentState.QUEUED)
+    return session.scalar(select(func.count()).select_from(Commitment).where(*waits)) or 0
+
+
 def requeue(session: Session, by: Principal) -> int:
     """Try the first ones that were given up again; how many those are."""
     found = [one for one, _ in dead(session)]

@@ -18,7 +18,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from record import figures
+from record import associations, figures
 from record.access import Principal
 from record.alarms import FAILING, SILENT_S, SILENT_TIMES, STARTING_S, Alarm, Severity, age, alarm, of_places
 from record.figures import Ended, Reason, Receiving, Sender, StudyShown, Waiting
@@ -68,6 +68,7 @@ class Status:
     seal_position: int
     deliveries: Mapping[str, int]
     commitments: Mapping[str, int]
+    turned_away: int
     deletions: int
     deletions_oldest_s: float
     redis: bool | None
@@ -135,6 +136,7 @@ def read(session: Session, by: Principal | None = None, *, bell: Bell | None = N
         seal_position=base.seal_position or 0,
         deliveries=figures.deliveries(session, by),
         commitments=figures.commitments(session, by),
+        turned_away=associations.troubled_lately(session, site_id=by.site_id if by else None),
         deletions=base.deletions,
         deletions_oldest_s=float(base.deletions_oldest_s or 0),
         redis=None if bell is None or not bell.is_configured else depths is not None,
@@ -210,6 +212,8 @@ def _of_work(status: Status) -> Iterator[Alarm]:
         if sender.usual_s is not None and sender.silent_s > max(SILENT_S, SILENT_TIMES * sender.usual_s):
             told = {"peer": sender.ae_title, "age": age(sender.silent_s), "usual": age(sender.usual_s)}
             yield alarm("peer_silent", **told)
+    if status.turned_away:
+        yield alarm("senders_refused", count=status.turned_away)
     failed = sum(one.unattended for one in status.reasons if one.state == ReadingState.FAILED)
     if failed:
         yield alarm("readings_failed", count=failed)

@@ -99,7 +99,7 @@ def _arrivals(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:
                 "association_id": row.association_id,
                 "outcome": association.outcome if association else None,
                 "reason_code": association.reason_code if association else None,
-                "refused": sum(association.refusals.values()) if association else None,
+                "refused": _refused_nowhere(association) if association else None,
             },
         )
 
@@ -115,6 +115,11 @@ def _refusals(session: Session, study: Study) -> Iterator[Moment]:
             facts = {"count": count, "status": status, "reason_code": reason, "association_id": one.id}
             sender = {"peer_ae_title": one.calling_ae_title, "peer_address": one.peer_address}
             yield Moment(one.ended_at, "refused", facts=facts | sender)
+
+
+def _refused_nowhere(association: Association) -> int:
+    """How many instances of unknown study were refused; those of a known one are told there."""
+    return int(sum(association.refusals.values())) - sum(1 for each in association.refused if each["study"])
 
 
 def _closings(session: Session, study_id: uuid.UUID) -> Iterator[Moment]:

@@ -143,8 +143,10 @@ class Bench:
 
     def kill_child_of(self, name: str) -> bool:
         """kill -9 of one forked child."""
-        children = Path(f"/proc/{self.running[name].pid}/task/{self.running[name].pid}/children").read_text().split()
-        for child in children:
+        children = ""
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it was killed itself, and is not back yet
+            children = Path(f"/proc/{self.running[name].pid}/task/{self.running[name].pid}/children").read_text()
+        for child in children.split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
                 return True

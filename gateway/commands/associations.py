@@ -5,20 +5,21 @@ Knows options and what is printed. Does not know how a listener keeps its logboo
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, say, site
-from gateway.commands.output import cell, print_indented, print_json, print_table, printable
+from gateway.commands.output import cell, counted, print_indented, print_json, print_table
 
 if TYPE_CHECKING:
     from record.models import Association
 
 _FACTS = (
     *("id", "began_at", "ended_at", "listener", "calling_ae_title", "called_ae_title", "peer_address", "is_secure"),
-    *("certificate_names", "requests", "instances", "bytes", "refusals", "outcome", "reason_code"),
+    *("certificate_names", "requests", "instances", "bytes", "refusals", "untaken", "outcome", "reason_code"),
 )
 _SHOWN = {
     "id": "association",
@@ -90,7 +91,7 @@ def list_associations(
         print_json(lines)
         return
     if not lines:
-        say("No association is on record that was so.")
+        say("No such association is on record; capitals make a difference in AE titles.")
         return
     print_table(
         ("ENDED", "FROM", "ADDRESS", "IMAGES", "REFUSED", "ASSOCIATION"),
@@ -101,7 +102,7 @@ def list_associations(
             )
             for line in lines
         ],
-        [[f"{line['how']}.", *line["remedies"]] if line["how"] != _WELL or line["remedies"] else [] for line in lines],
+        [[*_below(line)] for line in lines],
     )
 
 
@@ -137,21 +138,33 @@ def show(association: str, *, json: bool) -> None:
         if value not in {None, ""}:
             click.echo(f"{title}: {cell(value)}")
     for remedy in facts["remedies"]:
-        click.echo(f"what to do: {printable(remedy)}")
+        if str(found.id)[:_SHORT] not in remedy:  # that would lead here
+            click.echo("what to do:")
+            print_indented(remedy)
     _show_refusals(facts["refusals"], refused)
     _show_offers(offers)
+
+
+def _below(line: dict[str, Any]) -> Iterator[str]:
+    if line["how"] != _WELL or line["remedies"]:
+        yield f"{line['how']}."
+    yield from line["remedies"]
+    if line["untaken"] and line["reason_code"] != "nothing_taken":
+        classes = counted(line["untaken"], "class that it offered is", "classes that it offered are")
+        yield f"{classes} not taken: `countersign associations show {str(line['id'])[:_SHORT]}`."
 
 
 def _show_refusals(refusals: dict[str, int], refused: list[dict[str, str]]) -> None:
     from gateway.dicom.statuses import meaning
 
     for status, count in refusals.items():
-        click.echo(f"refused with 0x{status} ({meaning(int(status, 16))}): {count}")
+        click.echo(f"refused with 0x{status}: {count}")
+        print_indented(f"as a sender is told: {meaning(int(status, 16))}")
         those = [each for each in refused if each["status"] == status]
         for each in those:
             of = f", of study {each['study']}" if each["study"] else ""
             why = f": {each['why']}" if each["why"] else ""
-            click.echo(f"    {printable(each['sop'] or 'no SOP Instance UID')}{printable(of)}{printable(why)}")
+            print_indented(f"{each['sop'] or 'no SOP Instance UID'}{of}{why}")
         if count > len(those):
             click.echo(f"    and {count - len(those)} more")
 

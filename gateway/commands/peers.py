@@ -6,6 +6,7 @@ Knows options and what is printed. Does not know any rule: those are the verbs o
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def _whom(command: Callable[..., Any]) -> Callable[..., Any]:
 def peers() -> None:
     """Who may send images: an AE title bound to one IP address, to a name in a certificate, or to both, for one site.
 
-    ADDRESS may be left out where only one sender has the title; `any` is the one that is bound to none.
+    ADDRESS may be left out where only one sender has the title; `any` is the one that is bound to its certificate alone.
 
     The listener knows a change within seconds, without a restart. Who was refused, and what to do about it, stands in
     `countersign associations list`.
@@ -278,13 +279,17 @@ def remove_peer(ae_title: str, address: str | None, certificate: str | None) -> 
     What it sent stays where it is. What it still waits to be told of (storage commitment) is given up, and can be tried again when
     it is let in anew (`notices retry`). To change a sender, use `peers change`.
     """
+    from record import commitments
     from record import peers as records
 
     with administrating() as session:
         peer = records.find_peer(session, ae_title, _plain(address), certificate)
+        waiting = commitments.waiting_of(session, peer)
         records.remove_peer(session, peer, by=by_command())
         told = f"{peer.ae_title} may not send from {peer.address or 'any address'}"
     click.echo(told, err=True)
+    if waiting:
+        say(f"{counted(waiting, 'storage commitment')} that it waits for cannot be told any more: see `notices list`")
 
 
 def _plain(address: str | None) -> str | None:
@@ -307,9 +312,9 @@ def destination_of(peer: Peer, timeout_s: float) -> Destination:
     from record.settings import TlsSettings, load
 
     if not peer.port or not peer.address:
-        raise InvalidRequest(
-            "It is not known where this sender answers: say so with `countersign peers change TITLE --port N`, and --new-address."
-        )
+        lacks = [*(() if peer.address else ("--new-address ADDRESS",)), *(() if peer.port else ("--port N",))]
+        told = f"countersign peers change {shlex.quote(peer.ae_title)} {' '.join(lacks)}"
+        raise InvalidRequest(f"It is not known where this sender answers: `{told}`.")
     calling = os.environ.get("COUNTERSIGN_AE_TITLE", "COUNTERSIGN")
     secure = tls.calling(load(TlsSettings)) if peer.speaks_tls else None
     return Destination(peer.address, peer.port, peer.ae_title, calling, timeout_s, secure)

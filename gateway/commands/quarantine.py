@@ -14,7 +14,7 @@ import click
 
 from gateway.commands import PATH, Ordered, as_json, example, say
 from gateway.commands.output import counted, print_json, print_table, printable
-from record.errors import CountersignError
+from record.errors import CountersignError, InvalidRequest
 
 if TYPE_CHECKING:
     from gateway.quarantine import Kept
@@ -25,6 +25,8 @@ RUN_HELP = (
 )
 
 
+_SHORT = 12
+"""Of an id, which begins with the time in milliseconds."""
 _data_dir = click.option("--data-dir", type=PATH, default=None, help=RUN_HELP)
 
 
@@ -38,7 +40,7 @@ def quarantine() -> None:
     """Instances that were refused and kept aside, in the spools of this machine.
 
     What cannot be filed (no identifier, another one than announced, bytes that changed) is answered with a clear status and
-    kept here, bounded in bytes: the oldest go first. ID is a file's id, or as much of its beginning as only one has.
+    kept here, bounded in bytes: the oldest go first. Nothing else ever removes one but `drop`. ID is a file's id, or as much of its beginning as only one has.
     """
 
 
@@ -52,11 +54,17 @@ def list_kept(data_dir: Path | None, *, json: bool) -> None:
     found = list(kept(spools(data_dir)))
     if json:
         print_json([_told(one) for one in found])
+    elif not found:
+        say("Nothing is kept aside.")
     else:
-        columns = ("instance_id", "kept_at", "reason", "spool", "calling_ae_title", "address", "size_bytes")
-        told = [_told(one) for one in found]
         print_table(
-            [name.upper() for name in columns], [[printable(one[name] or "") for name in columns] for one in told]
+            ("KEPT AT", "FROM", "ADDRESS", "BYTES", "ID"),
+            [
+                (one.kept_at, told["calling_ae_title"], told["address"], one.size_bytes, one.instance_id.hex[:_SHORT])
+                for one in found
+                for told in [_told(one)]
+            ],
+            [[f"{one.why}; spool {one.spool_id}"] for one in found],
         )
 
 
@@ -111,6 +119,24 @@ def release(file_ids: tuple[str, ...], data_dir: Path | None) -> None:
     if failed:
         say(f"{counted(failed, 'file')} not taken")
         sys.exit(1)
+
+
+@quarantine.command(
+    "drop", short_help="Remove files for good.", epilog=example("countersign quarantine drop 019aa3f2 --yes")
+)
+@_data_dir
+@click.argument("file_ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do it: they will be gone.")
+def drop(file_ids: tuple[str, ...], data_dir: Path | None, *, yes: bool) -> None:
+    """Remove files for good, as when what they hold was mended and sent again."""
+    from gateway.quarantine import find_kept
+
+    if not yes:
+        raise InvalidRequest("They would be gone for good: say --yes if that is meant.")
+    root = spools(data_dir)
+    for one in [find_kept(root, file_id) for file_id in file_ids]:
+        one.path.unlink(missing_ok=True)
+        click.echo(f"{one.instance_id} is removed", err=True)
 
 
 def spools(folder: Path | None) -> Path:

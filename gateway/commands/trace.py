@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say, site
-from gateway.commands.output import print_json, print_table
+from gateway.commands.output import cell, print_indented, print_json
 from gateway.commands.studies import located, sites_of
 from record.errors import NotFound
 
@@ -25,11 +25,12 @@ def trace(study: str, site: str | None, *, json: bool) -> None:
     """Show what became of a study: who sent it and when, why it was taken as complete, its readings, report and deliveries.
 
     The study is named by its accession number or its Study Instance UID. No patient's name and no words of a report are shown.
-    What the sender was refused stands in `countersign associations list`.
+    What could not be told apart by study stands in `countersign associations list`.
     """
     from gateway.web.languages import ENGLISH
     from gateway.web.moments import told
     from record import associations, audit, timeline
+    from record.alarms import age
 
     with administrating() as session:
         try:
@@ -50,7 +51,7 @@ def trace(study: str, site: str | None, *, json: bool) -> None:
         print_json(facts | {"moments": told_of})
         return
     began = moments[0].at if moments else None
-    print_table(
-        ("AT", "AFTER", "WHAT HAPPENED"),
-        [(m.at, f"{(m.at - began).total_seconds():.1f} s" if began else "", told(ENGLISH, m)) for m in moments],
-    )
+    for moment in moments:
+        after = f" (after {age((moment.at - began).total_seconds())})" if began and moment.at > began else ""
+        click.echo(f"{cell(moment.at)}{after}")
+        print_indented(told(ENGLISH, moment))

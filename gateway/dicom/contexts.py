@@ -80,6 +80,6 @@ def contexts(private_classes: Sequence[str] = ()) -> list[PresentationContext]:
 def why_not_taken(abstract_syntax: str, transfer_syntaxes: Sequence[str]) -> str:
     """Why an offer is not taken, and what helps, in a phrase."""
     if abstract_syntax not in SERVICES and abstract_syntax not in storage_classes():
-        return "no class that is taken; if it is a vendor's own for storage, name it in COUNTERSIGN_PRIVATE_SOP_CLASSES"
+        return "no class that is taken; if it is a vendor's own for storage, name it in COUNTERSIGN_PRIVATE_SOP_CLASSES and start the listener anew"
     kinds = {_KINDS.get(each, "unknown") for each in transfer_syntaxes}
     return f"its transfer syntaxes ({', '.join(sorted(kinds))}) are not taken: have it offer an uncompressed one too"

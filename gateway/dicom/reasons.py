@@ -23,12 +23,12 @@ OUTCOMES = {
 _REASONS: dict[str, tuple[str, str]] = {
     "called_ae_title_unknown": (
         "it calls us {called}",
-        "The sender has to call us by COUNTERSIGN_AE_TITLE.",
+        "The sender has to call us by our AE title: that of `up --aet` or COUNTERSIGN_AE_TITLE, else COUNTERSIGN.",
     ),
     "peer_unknown": ("it is no known sender", "Let the sender in with `countersign peers add {calling} {address}`."),
     "peer_elsewhere": (
         "its AE title is known at another address",
-        "Let the sender in at this address too, with `countersign peers add {calling} {address}`.",
+        "If it moved: `countersign peers change {calling} --new-address {address}`. If it is another one: `countersign peers add {calling} {address}`.",
     ),
     "peer_uncertified": (
         "this sender is bound to a certificate that it did not show",
@@ -59,11 +59,11 @@ _REASONS: dict[str, tuple[str, str]] = {
     "too_slow": ("a PDU came too slowly", "Look at the network between the sender and us."),
     "nothing_taken": (
         "nothing that it offered is taken",
-        "`countersign associations show` says of each offer why it is not taken, and what helps.",
+        "See what it offered, and why that is not taken: `countersign associations show {id}`.",
     ),
     "speaks_tls": (
         "it speaks TLS at the port without",
-        "Have the sender use COUNTERSIGN_DICOM_TLS_PORT, or no TLS at this port.",
+        "Have the sender use no TLS at this port, or our port for TLS (COUNTERSIGN_DICOM_TLS_PORT, where it is set).",
     ),
     "speaks_http": ("it speaks HTTP", "It is no DICOM sender; find out what it is."),
     "no_request": ("it asked for no association", "It is no DICOM sender; find out what it is."),
@@ -91,7 +91,7 @@ REFUSALS = {
     0x0110: "See the listener's log.",
     0x0111: "Keep both, for a person to decide, with `countersign peers change {calling} --no-strict`; or mend the sender.",
     0x0122: "Have the sender send it in another transfer syntax: deflated data is not taken.",
-    0x0124: "Enter the sender with `countersign peers add`, and with --port to be told of storage commitments.",
+    0x0124: "If it is known, say where it answers: `countersign peers change {calling} --port N`. Else enter it with `countersign peers add`.",
     0x0211: "Nothing has to be done: it asked for a service that is not offered.",
     0x0213: "Free space on the spool's disk, or have it ask for less at a time.",
     0xA700: "Free space on the spool's disk, or, for a strict sender, start PostgreSQL; then have it send again.",
@@ -127,6 +127,7 @@ def explained(ended: Mapping[str, Any]) -> tuple[str, list[str]]:
         "calling": "AE" if title.startswith("-") else shlex.quote(title or "AE"),  # else it would be an option
         "called": shlex.quote(ended["called_ae_title"]),
         "address": shlex.quote(ended["peer_address"]),
+        "id": str(ended.get("id", "ID"))[:13],
     }
     how = OUTCOMES.get(ended["outcome"], ended["outcome"])
     remedies: list[str] = []
@@ -134,12 +135,14 @@ def explained(ended: Mapping[str, Any]) -> tuple[str, list[str]]:
         why, remedy = (text.format(**names) for text in _of(code))
         shown = ", ".join(map(shlex.quote, ended["certificate_names"]))
         how = f"{how}: {why}" + (f", but {shown}" if code == "peer_uncertified" and shown else "")
+        if code == "peer_unknown" and shown:
+            remedy += f" To bind it to its certificate: `countersign peers add {names['calling']} --certificate NAME`, with {shown}."
         remedies.append(remedy)
     remedies += [REFUSALS.get(int(status, 16), _VENDOR).format(**names) for status in ended["refusals"]]
     return how, list(dict.fromkeys(remedies))
 
 
-_ANYBODY = {"calling": "AE", "called": "by another AE title", "address": "ADDRESS"}
+_ANYBODY = {"calling": "AE", "called": "by another AE title", "address": "ADDRESS", "id": "ID"}
 
 
 def _of(code: str) -> tuple[str, str]:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -96,7 +96,8 @@ def run(options: Options, *, say: Callable[[str], None], echo: Callable[[str, st
             if servers:
                 servers.start(stop)
             state.embedded = servers is not None
-            state.environment = _environment(options, folder, servers, ports)
+            former, state.environment = state.environment, _environment(options, folder, servers, ports)
+            _tell_moved(former, state.environment, say)
             state.owner_database_url = _owner_url(servers)
             folder.write_state(state)
             stop.check()
@@ -277,6 +278,21 @@ def _choose_ports(options: Options, state: State) -> dict[str, int]:
             raise Misconfigured(f"{why_not(fault, host, wanted)} {remedy}")
         state.ports[name] = wanted or free_port(state.ports.get(name))
     return {name: state.ports[name] for name in ("dicom", "http")}
+
+
+def _tell_moved(former: Mapping[str, str], now: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Say where the run answered the last time, if that is elsewhere: senders and bookmarks still go there."""
+    for title, option, name in (
+        ("DICOM host", "--dicom-host", "COUNTERSIGN_DICOM_HOST"),
+        ("DICOM port", "--dicom-port", "COUNTERSIGN_DICOM_PORT"),
+        ("AE title", "--aet", "COUNTERSIGN_AE_TITLE"),
+        ("HTTP host", "--http-host", "COUNTERSIGN_HTTP_HOST"),
+        ("HTTP port", "--http-port", "COUNTERSIGN_HTTP_PORT"),
+        ("port for DICOM over TLS", TLS_PORT, TLS_PORT),
+    ):
+        was, will_be = former.get(name), now.get(name)
+        if was and was != will_be:
+            say(f"the last time its {title} was {was}, now it is {will_be or 'none'}: {option} changes it back")
 
 
 def _end_leftovers(state: State) -> None:

@@ -69,7 +69,9 @@ def _more(language: str, moment: Moment | MomentShown) -> Iterator[str]:
     if facts.get("conflicts"):
         yield languages.translate(language, english("in conflict: {count}"), count=facts["conflicts"])
     if facts.get("refused"):
-        yield languages.translate(language, english("refused on this association: {count}"), count=facts["refused"])
+        yield languages.translate(
+            language, english("besides, refused on the same association: {count}"), count=facts["refused"]
+        )
     if facts.get("outcome") not in {None, "released"}:
         yield languages.translate(language, english("the association did not end in good order"))
     expected = (facts.get("evidence") or {}).get("expected")

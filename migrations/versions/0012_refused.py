@@ -26,6 +26,7 @@ def upgrade() -> None:
     jsonb = postgresql.JSONB(astext_type=sa.Text())
     for name, default in (("requests", "{}"), ("refused", "[]"), ("certificate_names", "[]")):
         op.add_column("associations", sa.Column(name, jsonb, server_default=sa.text(f"'{default}'"), nullable=False))
+    op.add_column("associations", sa.Column("untaken", sa.Integer(), server_default="0", nullable=False))
     op.create_index(
         "ix_associations_refused",
         "associations",

@@ -30,7 +30,7 @@ class Association(Table):
 
     `peer_id` may name a peer that is no more. AE titles, addresses and certificate names are a sender's own words, made printable.
     `requests` counts what it asked for, `refusals` what was answered otherwise than by Success; `refused` are the first of these:
-    `status`, `why`, and the UIDs `sop` and `study` as far as they are known.
+    `status`, `why`, and the UIDs `sop` and `study` as far as they are known. `untaken` counts the classes of which no offer was taken.
     """
 
     __tablename__ = "associations"
@@ -62,6 +62,7 @@ class Association(Table):
     refusals: Mapped[dict[str, Any]]
     refused: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
     certificate_names: Mapped[list[str]] = mapped_column(JSONB, server_default="[]")
+    untaken: Mapped[int] = mapped_column(server_default="0")
     outcome: Mapped[str]
     reason_code: Mapped[str]
     began_at: Mapped[datetime]

@@ -136,8 +136,10 @@ def ledger() -> Ledger:
 
 
 @pytest.fixture
-def senders(bench: Bench, ledger: Ledger, tmp_path: Path) -> Senders:
-    return Senders(int(bench.environment["COUNTERSIGN_DICOM_PORT"]), tmp_path / "out", ledger)
+def senders(bench: Bench, ledger: Ledger, tmp_path: Path) -> Iterator[Senders]:
+    made = Senders(int(bench.environment["COUNTERSIGN_DICOM_PORT"]), tmp_path / "out", ledger)
+    yield made
+    made.stop.set()
 
 
 def waiting(bench: Bench) -> int:
@@ -187,7 +189,7 @@ def test_nothing_acknowledged_is_lost_whoever_is_killed(
         before = len(senders.ledger.acknowledged)
         victim = chance.choices(("receiver", "indexer", "postgres", "listener"), (8, 6, 3, 3))[0]
         if victim == "receiver":
-            bench.kill_child_of("listener")
+            wait_for(lambda: bench.kill_child_of("listener"), 30, "a receiver is there")
         elif victim == "postgres":
             servers.kill_postgres()
             time.sleep(chance.uniform(0.1, 0.6))

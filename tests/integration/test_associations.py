@@ -88,8 +88,14 @@ def test_every_association_leaves_a_record_and_says_what_to_do(tmp_path, engine,
     assert "COUNTERSIGN_PRIVATE_SOP_CLASSES" in shown
     assert "taken in Explicit VR Little Endian:\n    CT Image Storage\n" in shown
     assert "refused with 0xC000" in shown
-    assert "what to do: Look at what was kept aside, with `countersign quarantine list`" in shown
+    assert "what to do:\n    Look at what was kept aside, with `countersign quarantine list`" in shown
     listed = countersign(database, "associations", "list")
+    assert (
+        f"1 class that it offered is not taken: `countersign associations show {found['FRIENDaborted']['id'][:13]}`"
+        in (" ".join(listed.split()))
+    )
+    with transaction(engine) as session:
+        assert "senders_refused" in {one.code for one in status.read(session).alarms}
     assert add in " ".join(listed.split())
     assert max(map(len, listed.splitlines())) <= 80
 
@@ -145,6 +151,9 @@ def test_what_came_to_nothing_says_why_and_what_helps(tmp_path, engine, database
     assert ": nothing that it offered is taken\n" in shown
     assert f"not taken: {private} (Explicit VR Little Endian)\n    no class that is taken" in shown
     assert "its transfer syntaxes (deflated) are not taken" in shown
+    assert "associations show" not in shown, "it is here already"
+    listed = " ".join(countersign(database, "associations", "list").split())
+    assert f"`countersign associations show {by_code['nothing_taken']['id'][:13]}`" in listed
 
 
 def test_a_stranger_s_title_cannot_become_a_command(tmp_path, engine, database):

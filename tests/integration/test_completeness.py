@@ -287,6 +287,8 @@ def test_a_study_s_way_can_be_traced(ward: Ward) -> None:
     assert all(one.facts["outcome"] == "released" for one in moments[:2])
     code, told = ward.command("trace", "A-77")
     assert code == 0
+    assert max(map(len, told.splitlines())) <= 80
+    told = " ".join(told.split())
     assert "2 objects" in told
     assert f"came from {ARCHIVE} (127.0.0.1); the same bytes came again (1)" in told
     assert "revision 1 with 3 images (quiet); the sender's own count is 4" in told
@@ -306,7 +308,7 @@ def test_what_was_refused_whole_can_be_traced_to_its_association(ward: Ward) -> 
         done = CliRunner(env=ward.environment).invoke(cli.cli, ("trace", uid_))
         assert isinstance(done.exception, NotFound)
         assert f"countersign associations show {line['id'][:13]}" in done.stderr
-    shown = ward.command("associations", "show", line["id"])[1]
+    shown = " ".join(ward.command("associations", "show", line["id"])[1].split())
     assert f"{ds.SOPInstanceUID}, of study {ds.StudyInstanceUID}: mismatched sop class uid" in shown
 
 

@@ -110,3 +110,10 @@ def test_what_cannot_be_filed_stays_and_is_told_so(root: Path) -> None:
     assert len(listed()) == 2
     assert [path for spool in find(root) for path in spool.waiting()] == []
     assert command("release", "nonsense")[0] == 1
+
+
+def test_what_is_understood_is_removed_for_good(root: Path) -> None:
+    ids = [one["instance_id"] for one in listed()]
+    assert command("drop", ids[0])[0] == 1, "it has to be meant"
+    assert command("drop", ids[0], "--yes")[0] == 0
+    assert [one["instance_id"] for one in listed()] == ids[1:]
