@@ -113,6 +113,9 @@ def test_what_cannot_be_filed_stays_and_is_told_so(root: Path) -> None:
 
 
 def test_what_is_understood_is_removed_for_good(root: Path) -> None:
+    for _ in range(2):
+        refuse(root, encoded(canary()), uid())
+    assert max(map(len, command("list")[1].splitlines())) <= 80
     ids = [one["instance_id"] for one in listed()]
     assert command("drop", ids[0])[0] == 1, "it has to be meant"
     assert command("drop", ids[0], "--yes")[0] == 0
