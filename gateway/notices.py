@@ -93,6 +93,4 @@ def said_by(path: Path) -> dict[str, Any]:
 
 def failed_in(spool_folder: Path) -> int:
     """How many of a spool's notices could not be taken up."""
-    with contextlib.suppress(FileNotFoundError):
-        return sum(name.endswith(FAILED) for name in os.listdir(spool_folder / FOLDER))
-    return 0
+    return sum(path.suffix == FAILED for path in kept(spool_folder))

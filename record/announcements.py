@@ -48,7 +48,10 @@ def note(session: Session, notice_id: uuid.UUID, notice: Mapping[str, Any]) -> N
     )
     session.add(told)
     session.flush()
-    about = {uid for one in _about(session, told) for uid in one.study_instance_uids}
+    same_step = (Announcement.site_id == told.site_id, Announcement.sop_instance_uid == told.sop_instance_uid)
+    about = {
+        uid for uids in session.scalars(select(Announcement.study_instance_uids).where(*same_step)) for uid in uids
+    }
     for study in session.scalars(
         select(Study)
         .where(
@@ -135,9 +138,3 @@ def _agree(session: Session, study: Study) -> list[str] | None:
         return None
     study.announced_at = func.now()
     return [uid for uid in uids if uid != study.study_instance_uid]
-
-
-def _about(session: Session, told: Announcement) -> list[Announcement]:
-    """All messages about the same step."""
-    same = (Announcement.site_id == told.site_id, Announcement.sop_instance_uid == told.sop_instance_uid)
-    return list(session.scalars(select(Announcement).where(*same)))

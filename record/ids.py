@@ -14,3 +14,8 @@ def new_id() -> uuid.UUID:
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     return uuid.UUID(int=value)
+
+
+def short(identity: object) -> str:
+    """How an id is shown where a whole one is too long: its time in milliseconds, and what tells ids of one moment apart."""
+    return str(identity)[:13]

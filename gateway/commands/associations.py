@@ -13,6 +13,7 @@ import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, say, site
 from gateway.commands.output import cell, counted, print_indented, print_json, print_table
+from record.ids import short
 
 if TYPE_CHECKING:
     from record.models import Association
@@ -36,9 +37,6 @@ _SHOWN = {
     "bytes": "bytes",
     "how": "how it ended",
 }
-_SHORT = 13
-"""Of an id, which begins with the time in milliseconds."""
-_WELL = "released in good order"
 
 
 @click.group(
@@ -98,7 +96,7 @@ def list_associations(
         [
             (
                 *(line["ended_at"], line["calling_ae_title"], line["peer_address"], line["instances"]),
-                *(sum(line["refusals"].values()), str(line["id"])[:_SHORT]),
+                *(sum(line["refusals"].values()), short(line["id"])),
             )
             for line in lines
         ],
@@ -138,7 +136,7 @@ def show(association: str, *, json: bool) -> None:
         if value not in {None, ""}:
             click.echo(f"{title}: {cell(value)}")
     for remedy in facts["remedies"]:
-        if str(found.id)[:_SHORT] not in remedy:  # that would lead here
+        if short(found.id) not in remedy:  # that would lead here
             click.echo("what to do:")
             print_indented(remedy)
     _show_refusals(facts["refusals"], refused)
@@ -146,12 +144,12 @@ def show(association: str, *, json: bool) -> None:
 
 
 def _below(line: dict[str, Any]) -> Iterator[str]:
-    if line["how"] != _WELL or line["remedies"]:
+    if line["outcome"] != "released" or line["reason_code"] or line["refusals"]:
         yield f"{line['how']}."
     yield from line["remedies"]
     if line["untaken"] and line["reason_code"] != "nothing_taken":
         classes = counted(line["untaken"], "class that it offered is", "classes that it offered are")
-        yield f"{classes} not taken: `countersign associations show {str(line['id'])[:_SHORT]}`."
+        yield f"{classes} not taken: `countersign associations show {short(line['id'])}`."
 
 
 def _show_refusals(refusals: dict[str, int], refused: list[dict[str, str]]) -> None:

@@ -189,7 +189,7 @@ def change_peer(ae_title: str, address: str | None, certificate: str | None, **o
     changes = {name: None if value is NONE else value for name, value in changes.items()}
     changes |= {name: "" for name, words in empty.items() if changes.get(name) in words}
     with administrating() as session:
-        peer = records.find_peer(session, ae_title, _plain(address), certificate)
+        peer = records.find_peer(session, ae_title, address_said(address), certificate)
         records.change_peer(session, peer, changes, by=by_command())
     click.echo(f"{peer.ae_title} is changed; the listener knows it within seconds", err=True)
 
@@ -255,7 +255,7 @@ def test_peer(ae_title: str, address: str | None, certificate: str | None, timeo
     from record.errors import PeerUnavailable
 
     with administrating() as session:
-        to = destination_of(records.find_peer(session, ae_title, _plain(address), certificate), timeout_s)
+        to = destination_of(records.find_peer(session, ae_title, address_said(address), certificate), timeout_s)
     if why := unreachable(to):
         say(f"C-ECHO: {printable(why)}")
         sys.exit(1)
@@ -283,7 +283,7 @@ def remove_peer(ae_title: str, address: str | None, certificate: str | None) -> 
     from record import peers as records
 
     with administrating() as session:
-        peer = records.find_peer(session, ae_title, _plain(address), certificate)
+        peer = records.find_peer(session, ae_title, address_said(address), certificate)
         waiting = commitments.waiting_of(session, peer)
         records.remove_peer(session, peer, by=by_command())
         told = f"{peer.ae_title} may not send from {peer.address or 'any address'}"
@@ -292,7 +292,8 @@ def remove_peer(ae_title: str, address: str | None, certificate: str | None) -> 
         say(f"{counted(waiting, 'storage commitment')} that it waits for cannot be told any more: see `notices list`")
 
 
-def _plain(address: str | None) -> str | None:
+def address_said(address: str | None) -> str | None:
+    """An address as it is said of a peer: `any` is none, and None is not said."""
     return "" if address == "any" else address
 
 

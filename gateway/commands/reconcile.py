@@ -16,7 +16,7 @@ import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say
 from gateway.commands.output import counted, print_json, print_table, printable
-from gateway.commands.peers import destination_of
+from gateway.commands.peers import address_said, destination_of
 from record.errors import PeerUnavailable
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def reconcile(
     from record import peers, studies
 
     with administrating() as session:
-        peer = peers.find_peer(session, ae_title, "" if address == "any" else address)
+        peer = peers.find_peer(session, ae_title, address_said(address))
         to, site_id = destination_of(peer, timeout_s), peer.site_id
     held = list(find.studies(to, since.strftime("%Y%m%d") if since else ""))
     with administrating() as session:

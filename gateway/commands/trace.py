@@ -11,6 +11,7 @@ from gateway.commands import admin_data_dir, administrating, as_json, example, s
 from gateway.commands.output import cell, print_indented, print_json
 from gateway.commands.studies import located, sites_of
 from record.errors import NotFound
+from record.ids import short
 
 
 @click.command(
@@ -37,7 +38,7 @@ def trace(study: str, site: str | None, *, json: bool) -> None:
             found, by = located(session, study, site)
         except NotFound as error:
             for one in associations.that_refused(session, study, sites_of(session, site)):
-                say(f"under this UID something was refused: `countersign associations show {str(one.id)[:13]}`")
+                say(f"under this UID something was refused: `countersign associations show {short(one.id)}`")
             raise NotFound(
                 f"{error.message} Whether its sender was here, and what it was refused, `countersign associations list` "
                 "says; what still waits in a spool, `countersign status`; what the sender has and we do not, "

@@ -91,7 +91,7 @@ class Arriving:
             if self._refusal:
                 raise self._refusal
             if self._incoming is None:
-                return Answer(PROCESSING_FAILURE, _OWN_FAULT)
+                return self._answer(PROCESSING_FAILURE, _OWN_FAULT)
             receipt = self._incoming.commit(self._admitting())
             self._association.instances += 1
             self._association.bytes += receipt.size_bytes
@@ -105,7 +105,7 @@ class Arriving:
             return self._refused(error, str(error.facts.get("reason_code", error.code)))
         except Exception:  # the door: the peer is told, the association goes on
             _logger.exception("instance_failed")
-            return Answer(PROCESSING_FAILURE, _OWN_FAULT, self._incoming.study_instance_uid if self._incoming else "")
+            return self._answer(PROCESSING_FAILURE, _OWN_FAULT)
         finally:
             self.drop()
 
@@ -113,5 +113,7 @@ class Arriving:
         """The answer to what cannot be taken, which the log tells as well."""
         _logger.warning("instance_refused", code=error.code, reason_code=reason)
         status = next((status for kind, status in STATUS if isinstance(error, kind)), PROCESSING_FAILURE)
-        study = self._incoming.study_instance_uid if self._incoming else ""
-        return Answer(status, reason.replace("_", " ")[:MAX_COMMENT], study)
+        return self._answer(status, reason.replace("_", " ")[:MAX_COMMENT])
+
+    def _answer(self, status: int, why: str) -> Answer:
+        return Answer(status, why, self._incoming.study_instance_uid if self._incoming else "")

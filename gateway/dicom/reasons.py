@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from record.ids import short
+
 OUTCOMES = {
     "released": "released in good order",
     "closed": "the peer closed the connection without a release",
@@ -127,7 +129,7 @@ def explained(ended: Mapping[str, Any]) -> tuple[str, list[str]]:
         "calling": "AE" if title.startswith("-") else shlex.quote(title or "AE"),  # else it would be an option
         "called": shlex.quote(ended["called_ae_title"]),
         "address": shlex.quote(ended["peer_address"]),
-        "id": str(ended.get("id", "ID"))[:13],
+        "id": short(ended.get("id", "ID")),
     }
     how = OUTCOMES.get(ended["outcome"], ended["outcome"])
     remedies: list[str] = []
