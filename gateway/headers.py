@@ -26,6 +26,8 @@ from record.instances import KEY_OBJECT_SELECTION, REJECTION_TITLES, InstanceHea
 UID = re.compile(r"[0-9.]{1,64}")
 """What we take as a UID. Real devices send leading zeros in components (PS3.5 section 9.1 forbids them)."""
 MAX_TEXT = 256
+MAX_LONG_TEXT = 1024
+"""Of a history or a reason (ST, LT, UT): what a prompt takes of it is shorter."""
 MAX_NAME = 324  # five components of three representations, PS3.5 section 6.2
 MAX_VALUES = 16
 MAX_REFERENCES = 10_000
@@ -35,6 +37,8 @@ _INTEGER = 2**31 - 1
 
 SOP_CLASS, SOP_INSTANCE, STUDY, SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _CHARACTER_SET, _TITLE, _CODE_VALUE = 0x00080005, 0x0040A043, 0x00080100
+_VIEW_CODE, _PROCEDURE_CODES = 0x00540220, (0x00081032, 0x00321064)
+_CODED = frozenset({_TITLE, _VIEW_CODE, *_PROCEDURE_CODES})
 # Current Requested Procedure Evidence Sequence, and what lies in it (PS3.3, table C.17-3b): series, instances, their UIDs.
 _EVIDENCE, _IN_EVIDENCE, _REFERENCED = 0x0040A375, (0x0040A375, 0x00081115, 0x00081199), 0x00081155
 _TEXTS: Mapping[str, int] = {
@@ -61,10 +65,23 @@ _TEXTS: Mapping[str, int] = {
     "presentation_intent_type": 0x00080068,
     "burned_in_annotation": 0x00280301,
     "contrast_bolus_agent": 0x00180010,
+    "requested_procedure_description": 0x00321060,
+    "acquisition_time": 0x00080032,
+    "content_time": 0x00080033,
+}
+_LONG_TEXTS: Mapping[str, tuple[int, ...]] = {  # the first that says something
+    "reason_for_study": (0x00401002, 0x00321030),
+    "additional_patient_history": (0x001021B0,),
 }
 _NAMES = frozenset({"patient_name", "referring_physician_name"})
 _LISTS: Mapping[str, int] = {"image_type": 0x00080008, "patient_orientation": 0x00200020}
-_NUMBERS: Mapping[str, int] = {"series_number": 0x00200011, "instance_number": 0x00200013}
+_NUMBERS: Mapping[str, int] = {
+    "series_number": 0x00200011,
+    "instance_number": 0x00200013,
+    "acquisition_number": 0x00200012,
+    "temporal_position_identifier": 0x00200100,
+    "echo_numbers": 0x00180086,
+}
 _SHORTS: Mapping[str, int] = {
     "rows": 0x00280010,
     "columns": 0x00280011,
@@ -76,9 +93,13 @@ _DECIMALS: Mapping[str, tuple[int, int]] = {  # tag, number of values
     "image_orientation_patient": (0x00200037, 6),
     "pixel_spacing": (0x00280030, 2),
 }
-_FRAMES = 0x00280008
+_SCALARS: Mapping[str, int] = {"slice_thickness": 0x00180050, "trigger_time": 0x00181060}
+_FRAMES, _B_VALUE = 0x00280008, 0x00189087
 _WANTED = frozenset(
-    {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, _CHARACTER_SET, _TITLE, _FRAMES}
+    {SOP_CLASS, SOP_INSTANCE, STUDY, SERIES, _CHARACTER_SET, _FRAMES, _B_VALUE}
+    | _CODED
+    | {tag for tags in _LONG_TEXTS.values() for tag in tags}
+    | set(_SCALARS.values())
     | set(_TEXTS.values())
     | set(_LISTS.values())
     | set(_NUMBERS.values())
@@ -152,8 +173,8 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
                 has_pixels = has_pixels or element.length > 0
             elif element.tag in found:  # none may come twice (PS3.5 section 7.1); `read_identity` saw the first
                 continue
-            elif element.tag == _TITLE:
-                found[_TITLE] = _code_value(buffer, element, transfer_syntax_uid, start)
+            elif element.tag in _CODED:
+                found[element.tag] = _code_value(buffer, element, transfer_syntax_uid, start)
             elif element.tag == _EVIDENCE:
                 evidence = element
             elif element.tag in _WANTED:
@@ -177,7 +198,11 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
     values |= {name: _list(found.get(tag, b"")) for name, tag in _LISTS.items()}
     values |= {name: _integer(found.get(tag, b"")) for name, tag in _NUMBERS.items()}
     values |= {name: _decimals(found.get(tag, b""), count) for name, (tag, count) in _DECIMALS.items()}
-    title = _clean(found.get(_TITLE, b"").decode("latin-1"), MAX_TEXT)
+    values |= {name: next(iter(_decimals(found.get(tag, b""), 1)), None) for name, tag in _SCALARS.items()}
+    for name, tags in _LONG_TEXTS.items():
+        told = (_text(found.get(tag, b""), encodings, name=False, limit=MAX_LONG_TEXT) for tag in tags)
+        values[name] = next(filter(None, told), "")
+    title = _coded(found, _TITLE)
     if evidence and identity.sop_class_uid == KEY_OBJECT_SELECTION and title in REJECTION_TITLES:
         values["referenced_sop_instance_uids"] = _references(buffer, evidence, transfer_syntax_uid, start)
     return InstanceHeader(
@@ -189,6 +214,9 @@ def read_header(buffer: Buffer, transfer_syntax_uid: str, start: int = 0) -> Ins
         number_of_frames=max(1, frames if frames is not None else 1),
         has_pixels=has_pixels,
         document_title_code=title,
+        view_code=_coded(found, _VIEW_CODE),
+        procedure_codes=tuple(filter(None, (_coded(found, tag) for tag in _PROCEDURE_CODES))),
+        diffusion_b_value=_double(found.get(_B_VALUE, b""), order),
         **values,
     )
 
@@ -227,11 +255,15 @@ def _encodings(declared: bytes) -> list[str]:
         return charset.convert_encodings(alone[:1] or known or [""])
 
 
-def _text(raw: bytes, encodings: list[str], *, name: bool) -> str:
+def _coded(found: Mapping[int, bytes], tag: int) -> str:
+    return _clean(found.get(tag, b"").decode("latin-1"), MAX_TEXT)
+
+
+def _text(raw: bytes, encodings: list[str], *, name: bool, limit: int = MAX_TEXT) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         text = decode_bytes(raw, encodings, TEXT_VR_DELIMS | PN_DELIMS if name else TEXT_VR_DELIMS)
-    return _clean(text, MAX_NAME).rstrip("=^") if name else _clean(text, MAX_TEXT)
+    return _clean(text, MAX_NAME).rstrip("=^") if name else _clean(text, limit)
 
 
 def _clean(text: str, limit: int) -> str:
@@ -256,6 +288,12 @@ def _integer(raw: bytes) -> int | None:
 
 def _short(raw: bytes, order: str) -> int:
     return int(struct.unpack_from(order + "H", raw)[0]) if len(raw) >= 2 else 0
+
+
+def _double(raw: bytes, order: str) -> float | None:
+    """An FD value, if it is a number."""
+    value = float(struct.unpack_from(order + "d", raw)[0]) if len(raw) >= 8 else math.nan
+    return value if math.isfinite(value) else None
 
 
 def _decimals(raw: bytes, count: int) -> tuple[float, ...]:

@@ -64,6 +64,11 @@ class InstanceHeader:
     timezone_offset_from_utc: str = ""
     study_description: str = ""
     referring_physician_name: str = ""
+    # what was asked for and why, as sent with the images: free text, hostile and perhaps identifying
+    procedure_codes: tuple[str, ...] = ()  # performed (0008,1032) and requested (0032,1064)
+    requested_procedure_description: str = ""
+    reason_for_study: str = ""  # or Reason for the Requested Procedure
+    additional_patient_history: str = ""
     # series level
     modality: str = ""
     series_number: int | None = None
@@ -90,6 +95,15 @@ class InstanceHeader:
     image_orientation_patient: tuple[float, ...] = ()
     pixel_spacing: tuple[float, ...] = ()
     contrast_bolus_agent: str = ""
+    view_code: str = ""
+    slice_thickness: float | None = None  # mm
+    acquisition_number: int | None = None
+    acquisition_time: str = ""
+    content_time: str = ""
+    temporal_position_identifier: int | None = None
+    echo_numbers: int | None = None
+    trigger_time: float | None = None  # ms
+    diffusion_b_value: float | None = None  # s/mm²
     document_title_code: str = ""
     referenced_sop_instance_uids: tuple[str, ...] = ()  # of a rejection note: what it rejects
 

@@ -17,7 +17,7 @@ from fastapi.responses import RedirectResponse, Response
 from pydantic import BeforeValidator
 from starlette.exceptions import HTTPException
 
-from gateway.web import frames, orientation
+from gateway.web import frames
 from gateway.web.auth import Look, Visitor
 from gateway.web.context import Door, Web
 from gateway.web.frames import SENT, WINDOWS, ImageShown, Preset, View
@@ -26,7 +26,7 @@ from gateway.web.languages import english
 from gateway.web.schemas import Identity
 from gateway.web.studies_api import Uid
 from gateway.web.templating import page
-from record import studies
+from record import orientation, studies
 from record.access import Action, may
 from record.db import transaction
 from record.errors import InvalidInstance, NotFound

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.web.orientation import Edges, edges, width_mm
+from record.orientation import Edges, edges, width_mm
 
 
 def cosines(*values: float) -> dict[str, object]:

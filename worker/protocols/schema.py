@@ -1,0 +1,418 @@
+"""What a reading protocol is: its form, checked value by value, with errors that name the place.
+
+Knows the parts of a protocol and which of them contradict each other. Does not know how a protocol is found or matched
+(`matching`), nor frames, prompts' values or engines. Nothing in a protocol is ever executed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+import string
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from record.body import SectionCode
+from record.errors import Misconfigured
+from record.instances import InstanceHeader
+from worker.protocols.wording import Language, wording_of
+from worker.views import laterality_of, view_of
+from worker.windows import WINDOWS
+
+ContextFact = Literal["age", "sex", "indication", "history", "labs", "prior_report"]
+FACTS: frozenset[str] = frozenset(get_args(ContextFact))
+"""What a protocol may let the model know of the patient; never a name, an identifier or a date."""
+PLACEHOLDERS = FACTS | {
+    *("modality", "body_part", "view", "pictures", "context", "look_for", "findings", "question", "sections"),
+}
+CHECKS = frozenset(
+    {
+        *("laterality", "contradiction", "prior", "measurement", "sex", "age", "contrast", "modality", "meta_talk"),
+        *("truncated", "missing_impression", "missing_section", "blank_picture", "repetition", "language", "asked"),
+    }
+)
+"""Every check a protocol may name; `worker.checks` holds one function or flag for each."""
+MAX_YAML_CHARACTERS = 100_000
+MAX_STEPS = 16
+_AGE = re.compile(r"(\d{1,3})([DWMY])")
+_YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
+_LATIN = re.compile(r"[^\W\d_]", re.ASCII)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _by_language(given: Any) -> Any:
+    """Plain text is English."""
+    return {"en": given} if isinstance(given, str | list) else given
+
+
+Words = Annotated[dict[Language, str], BeforeValidator(_by_language)]
+"""One text a language; plain text is English."""
+Terms = Annotated[dict[Language, tuple[str, ...]], BeforeValidator(_by_language)]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class Match(_Strict):
+    """Which instances a protocol is for: every list that is not empty must hold the instance's value."""
+
+    modalities: tuple[str, ...] = ()
+    body_parts: tuple[str, ...] = ()
+    """Body Part Examined contains one of these."""
+    anatomy: tuple[str, ...] = ()
+    """Body Part Examined or one of the descriptions has a word that begins so."""
+    words: tuple[str, ...] = ()
+    """One of the descriptions (study, series, acquisition protocol, requested procedure) has a word that begins so."""
+    not_words: tuple[str, ...] = ()
+    """No description has a word that begins so."""
+    views: tuple[str, ...] = ()
+    """As `worker.views` names them: PA, AP, FRONTAL, LATERAL, CC, MLO …"""
+    procedure_codes: tuple[str, ...] = ()
+    """Code Value of the performed or requested procedure."""
+    sop_class_uids: tuple[str, ...] = ()
+    """A UID, or how it begins, with a dot at its end."""
+    sexes: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
+    min_age_y: float | None = None
+    max_age_y: float | None = None
+
+    @property
+    def specificity(self) -> int:
+        """How many conditions there are."""
+        given = self.model_dump(exclude_defaults=True)
+        return len([value for value in given.values() if value not in ((), None)])
+
+    def accepts(self, header: InstanceHeader, site: str = "") -> bool:
+        """Whether an instance is one of those meant; an age that is not told meets no bound."""
+        age = age_y(header.patient_age)
+        told = descriptions(header)
+        return (
+            (not self.modalities or header.modality.upper() in self.modalities)
+            and _contains(header.body_part_examined, self.body_parts)
+            and (not self.anatomy or says(f"{header.body_part_examined} / {told}", self.anatomy))
+            and (not self.words or says(told, self.words))
+            and not says(told, self.not_words)
+            and (not self.views or view_of(header) in self.views)
+            and (not self.procedure_codes or not {*header.procedure_codes}.isdisjoint(self.procedure_codes))
+            and (not self.sop_class_uids or any(_is_class(header.sop_class_uid, uid) for uid in self.sop_class_uids))
+            and (not self.sexes or header.patient_sex.upper() in self.sexes)
+            and (not self.sites or site in self.sites)
+            and (self.min_age_y is None or (age is not None and age >= self.min_age_y))
+            and (self.max_age_y is None or (age is not None and age <= self.max_age_y))
+        )
+
+
+class Role(_Strict):
+    """A kind of picture that a study of this sort should have: a view, a plane, a sequence. Every condition must hold."""
+
+    name: Name
+    views: tuple[str, ...] = ()
+    laterality: Literal["R", "L", ""] = ""
+    words: tuple[str, ...] = ()
+    """Of the series: its description or its acquisition protocol has a word that begins so."""
+    not_words: tuple[str, ...] = ()
+    planes: tuple[Literal["axial", "coronal", "sagittal", "oblique"], ...] = ()
+    image_types: tuple[str, ...] = ()
+    """Image Type has one of these values."""
+    pictures: Annotated[int, Field(ge=1, le=64)] | None = None
+    """At most so many frames of this role."""
+    windows: tuple[str, ...] = ()
+    """Take the place of the protocol's windows."""
+
+    def accepts(self, header: InstanceHeader, plane: str = "") -> bool:
+        """Whether a unit whose first instance has this header, in this plane, plays the role."""
+        series = f"{header.series_description} / {header.protocol_name}"
+        return (
+            (not self.views or view_of(header) in self.views)
+            and (not self.laterality or laterality_of(header) == self.laterality)
+            and (not self.words or says(series, self.words))
+            and not says(series, self.not_words)
+            and (not self.planes or plane in self.planes)
+            and (not self.image_types or not {v.upper() for v in header.image_type}.isdisjoint(self.image_types))
+        )
+
+
+class Montage(_Strict):
+    """Several slices on one picture, for models that take few pictures."""
+
+    rows: Annotated[int, Field(ge=1, le=8)] = 3
+    columns: Annotated[int, Field(ge=1, le=8)] = 3
+
+
+class Tiles(_Strict):
+    """How a whole slide is shown: an overview, and details at a magnification (10× is about 1 µm a pixel)."""
+
+    magnification: Annotated[float, Field(gt=0, le=80)] = 10.0
+    side: Annotated[int, Field(ge=128, le=4096)] = 1024
+    """Pixels of a detail's side."""
+    min_tissue: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Least part of a detail that is tissue."""
+
+
+class Pictures(_Strict):
+    """How many pictures are made, of what, and how."""
+
+    max: Annotated[int, Field(ge=1, le=64)] = 8
+    max_side: Annotated[int, Field(ge=64, le=8192)] = 1024
+    """Pixels of the longer side."""
+    roles: tuple[Role, ...] = ()
+    """In order of importance: each gets one frame before any gets a second."""
+    others: bool = True
+    """Whether what plays none of the roles is shown too, where there is room."""
+    max_series: Annotated[int, Field(ge=1, le=64)] = 8
+    """Of so many stacks at most: those with a role first, then originals before reformatted ones, then the longer."""
+    slices: Literal["key", "even"] = "key"
+    """`key`: spread evenly over the part with content, and within each stretch the one that shows most."""
+    frames: Literal["key", "even"] = "key"
+    """Of a film. `key`: spread over what moves, and of each stretch the clearest."""
+    windows: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Named windows by modality; without an entry, the file's own."""
+    montage: Montage | None = None
+    tiles: Tiles = Tiles()
+    key_objects: bool = True
+    """Frames that a key object selection names are shown before others."""
+    presentation_states: bool = False
+    """Apply the newest presentation state that names a frame."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        wanted = [*self.windows.values(), *(role.windows for role in self.roles)]
+        if unknown := {name for names in wanted for name in names} - {*WINDOWS}:
+            raise ValueError(f"no such windows: {', '.join(sorted(unknown))}; there are {', '.join(sorted(WINDOWS))}")
+        if any(len(names) > self.max for names in wanted):
+            raise ValueError("max is too small to show one frame in all its windows")
+        if len({role.name for role in self.roles}) < len(self.roles):
+            raise ValueError("two roles have the same name")
+        return self
+
+
+class Generation(_Strict):
+    """How text is chosen."""
+
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    repetition_penalty: Annotated[float, Field(ge=1, le=2)] = 1.0
+
+
+StepKind = Literal["report", "describe", "ask", "impression"]
+
+
+class Step(_Strict):
+    """One question to the model. `{placeholders}` are filled with cleaned values; a text that is left out is ours.
+
+    A *report* is findings and impression in one answer, *describe* the findings alone, *impression* the conclusion from
+    the findings before it; *ask* is a question to be answered by yes or no, with the probability of yes.
+    """
+
+    name: Name
+    kind: StepKind = "report"
+    system: Words = Field(default_factory=dict)
+    user: Words = Field(default_factory=dict)
+    question: Words = Field(default_factory=dict)
+    """Of an *ask*."""
+    about: Terms = Field(default_factory=dict)
+    """Of an *ask*: words that the findings would use if the answer is yes."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192)] | None = None
+
+    @property
+    def section(self) -> SectionCode:
+        """Where the answer belongs if it says nothing of it itself."""
+        return SectionCode.IMPRESSION if self.kind == "impression" else SectionCode.FINDINGS
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.kind == "ask") != bool(self.question):
+            raise ValueError("a step of the kind ask has a question, and no other has one")
+        if self.about and self.kind != "ask":
+            raise ValueError("only a step of the kind ask is about something")
+        return self
+
+    @field_validator("system", "user", "question")
+    @classmethod
+    def _only_known_placeholders(cls, words: dict[Language, str]) -> dict[Language, str]:
+        for text in words.values():
+            for _, name, spec, conversion in string.Formatter().parse(text):
+                if name is not None and (name not in PLACEHOLDERS or spec or conversion):
+                    raise ValueError("a text may use these placeholders, plain: " + ", ".join(sorted(PLACEHOLDERS)))
+        return words
+
+    def placeholders(self) -> frozenset[str]:
+        """The names that its texts are to be filled with."""
+        texts = [*self.system.values(), *self.user.values(), *self.question.values()]
+        return frozenset(name for t in texts for _, name, _, _ in string.Formatter().parse(t) if name is not None)
+
+
+class Gate(_Strict):
+    """When a study is *not analysed* under this protocol."""
+
+    models: tuple[str, ...] = ()
+    """Only these may be asked; empty: any."""
+    not_models: tuple[str, ...] = ()
+    """These may not."""
+    not_models_reason: str = ""
+    min_age_y: float | None = None
+    """Younger patients are not analysed; nor are those whose age is not told."""
+    max_age_y: float | None = None
+    required_roles: tuple[Name, ...] = ()
+    """Pictures without which nothing is asked."""
+    max_blank_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """With more blank pictures than this the reading abstains."""
+    abstain_on: tuple[str, ...] = ()
+    """Checks of which one flag ends the reading."""
+
+
+class Protocol(_Strict):
+    """One reading protocol. `digest` is the sha256 of its canonical content, texts of ours included."""
+
+    name: Name
+    version: Annotated[int, Field(ge=1)]
+    title: str
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Of all protocols that fit, the greatest is taken; among equals the most specific, then the first by name."""
+    match: Match
+    pictures: Pictures = Pictures()
+    context: tuple[ContextFact, ...] = ("age", "sex", "indication", "history")
+    """What the model is told of the patient, where it is known."""
+    look_for: Words = Field(default_factory=dict)
+    """What a reader of such studies goes through; part of our own texts."""
+    steps: Annotated[tuple[Step, ...], Field(min_length=1, max_length=MAX_STEPS)]
+    sections: Annotated[tuple[SectionCode, ...], Field(min_length=1)]
+    """Sections that the draft should have; the answer may have others."""
+    headings_required: bool = False
+    """Text without a heading is no report; else it is taken as the step's section."""
+    parameters: Generation = Generation()
+    checks: tuple[str, ...] = ()
+    gate: Gate = Gate()
+    model: str | None = None
+    """Overrides the model of the settings."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if unknown := {*self.checks, *self.gate.abstain_on} - CHECKS:
+            raise ValueError(f"no such checks: {', '.join(sorted(unknown))}; there are {', '.join(sorted(CHECKS))}")
+        if unknown := {*self.gate.required_roles} - {role.name for role in self.pictures.roles}:
+            raise ValueError("gate.required_roles names no role of pictures.roles: " + ", ".join(sorted(unknown)))
+        if len({step.name for step in self.steps}) < len(self.steps):
+            raise ValueError("two steps have the same name")
+        if not any(step.kind in {"report", "describe"} for step in self.steps):
+            raise ValueError("one step must be of the kind report or describe")
+        told = {name for step in self.steps for name in step.placeholders()} & FACTS
+        if untold := told - {*self.context}:
+            raise ValueError("a text uses what context does not list: " + ", ".join(sorted(untold)))
+        if not self.languages:
+            raise ValueError("no language has all the texts: " + ", ".join(get_args(Language)))
+        return self
+
+    @property
+    def languages(self) -> tuple[Language, ...]:
+        """The languages a draft can be asked for in: every text is there, the protocol's own or ours."""
+        own = [w for w in (self.look_for, *(getattr(s, k) for s in self.steps for k in _TEXTS)) if w]
+        return tuple(language for language in get_args(Language) if all(language in words for words in own))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of the canonical JSON, in hex."""
+        ours = {language: wording_of(language).model_dump(mode="json") for language in self.languages}
+        content = self.model_dump(mode="json") | ({"wording": ours} if self.uses_our_wording else {})
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def uses_our_wording(self) -> bool:
+        """Whether a step leaves its text to us, so that a change of ours changes what is asked."""
+        return any(not step.user for step in self.steps) or any("context" in s.placeholders() for s in self.steps)
+
+
+_TEXTS = ("system", "user", "question", "about")
+
+
+def load(text: str, *, origin: str = "a protocol") -> Protocol:
+    """Read a protocol from YAML.
+
+    Raises
+    ------
+    Misconfigured
+        It is no protocol; the message names the places at fault, a line each.
+    """
+    if len(text) > MAX_YAML_CHARACTERS:
+        raise Misconfigured(f"{origin} is longer than {MAX_YAML_CHARACTERS} characters.")
+    try:
+        given = yaml.load(text, Loader=_NoAliases)  # noqa: S506  a SafeLoader that takes fewer things
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise Misconfigured(f"{origin} is not YAML{where}: {problem}.") from None
+    if not isinstance(given, Mapping):
+        raise Misconfigured(f"{origin} is not a reading protocol: it has no keys.")
+    try:
+        return Protocol.model_validate(given)
+    except ValidationError as error:
+        faults = error.errors()
+        told = [f"  {'.'.join(map(str, e['loc'])) or 'the whole'}: {_said(e)}" for e in faults[:10]]
+        more = [f"  and {len(faults) - 10} more"] if len(faults) > 10 else []
+        raise Misconfigured("\n".join([f"{origin} is not a reading protocol:", *told, *more])) from None
+
+
+class _NoAliases(yaml.SafeLoader):
+    """YAML without anchors: a small file cannot become a large one. A key may stand once."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("anchors are not taken")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  yaml's signature
+        seen: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def _said(fault: Any) -> str:
+    ours = fault.get("ctx", {}).get("error")
+    if isinstance(ours, ValueError):
+        return str(ours)
+    return "there is no such key" if fault["type"] == "extra_forbidden" else str(fault["msg"])
+
+
+def age_y(patient_age: str) -> float | None:
+    """Read Patient's Age (VR AS, PS3.5 6.2) in years, or None."""
+    found = _AGE.fullmatch(patient_age.strip().upper())
+    return int(found.group(1)) * _YEARS[found.group(2)] if found else None
+
+
+def descriptions(header: InstanceHeader) -> str:
+    """What people and devices called the study, its series and its acquisition."""
+    told = (
+        *(header.study_description, header.series_description),
+        *(header.protocol_name, header.requested_procedure_description),
+    )
+    return " / ".join(told)
+
+
+def says(text: str, words: tuple[str, ...]) -> bool:
+    """Whether a text has a word that begins as one of these; a word of another script may stand anywhere."""
+    return any(_pattern(word).search(text) for word in words)
+
+
+@functools.lru_cache(maxsize=4096)
+def _pattern(word: str) -> re.Pattern[str]:
+    begins = r"(?<![^\W_])" if _LATIN.match(word) else ""
+    return re.compile(begins + re.escape(word.strip()).replace(r"\ ", r"[\s_-]+"), re.IGNORECASE)
+
+
+def _contains(value: str, wanted: tuple[str, ...]) -> bool:
+    return not wanted or any(w.upper() in value.upper() for w in wanted)
+
+
+def _is_class(uid: str, wanted: str) -> bool:
+    return uid.startswith(wanted) if wanted.endswith(".") else uid == wanted
