@@ -368,7 +368,7 @@ class _NoAliases(yaml.SafeLoader):
             raise yaml.YAMLError("anchors are not taken")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  yaml's signature
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
         for key, _ in node.value:
             if key.value in seen:
