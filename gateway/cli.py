@@ -16,6 +16,7 @@ from gateway.commands import (
     completion,
     data,
     example,
+    handed,
     health,
     line,
     notices,
@@ -46,6 +47,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             notices.notices,
         ),
     ),
+    ("Read studies", (handed.protocols,)),
     ("Look after it", (status.status, health.health, checks.verify, completion.completion)),
     ("Keep its data", (data.backup, data.restore, data.upgrade)),
 )

@@ -11,7 +11,10 @@ import click
 
 from record.errors import CountersignError
 from record.settings import WorkerSettings, load
+from worker.protocol_trials import protocols
 
+OWN_VERBS = frozenset({"protocols"})
+"""Verbs that `countersign` has as well, and hands on to this: their help says so."""
 DATA_DIR = "--data-dir DIR takes the settings from an embedded run's folder, here or before the command."
 
 
@@ -53,11 +56,15 @@ def _add_phantoms() -> None:
     cli.add_command(train_phantom)
 
 
+cli.add_command(protocols)
+
+
 def main() -> None:
     """The door of the process: an expected error is a sentence, not a traceback."""
     _add_phantoms()
+    name = "countersign" if sys.argv[1:2] and sys.argv[1] in OWN_VERBS else "countersign worker"
     try:
-        cli(prog_name="countersign worker")
+        cli(prog_name=name)
     except CountersignError as error:
         click.echo(f"countersign: {error.message}", err=True)
         sys.exit(1)

@@ -1,7 +1,7 @@
 """The `countersign` command's verbs, a module a subject, and what they share.
 
-Knows where a verb finds its settings, its transaction, and the words for a database that is not as it should be. Does not
-know any verb.
+Knows where a verb finds its settings and its transaction. Does not know any verb, nor how anything is printed
+(`record.terminal`, whose words for a database that is not as it should be are handed on here).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from click.shell_completion import CompletionItem
 
 from record.errors import Misconfigured
 from record.states import Role
+from record.terminal import NO_SCHEMA, Ordered, as_json, database_errors, example, one_transaction, say
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -24,9 +25,27 @@ if TYPE_CHECKING:
     from record.access import Principal
     from record.settings import Base
 
+__all__ = [
+    "ADMIN_DATA_DIR_HELP",
+    "DATA_DIR_HELP",
+    "NO_SCHEMA",
+    "PATH",
+    "Ordered",
+    "admin_data_dir",
+    "administrating",
+    "as_json",
+    "by_command",
+    "data_dir",
+    "database_errors",
+    "example",
+    "find_environment",
+    "names_a_database",
+    "say",
+    "settings_of_run",
+    "site",
+    "use_usual_folder",
+]
 PATH = click.Path(path_type=Path)
-NO_SCHEMA = frozenset({"42P01", "42704", "22023", "3F000"})
-"""No such table, role or schema: nobody has migrated this database (PostgreSQL's appendix A; `SET ROLE` says 22023)."""
 DATA_DIR_HELP = "An embedded run's folder; without it the settings are taken from the environment."
 ADMIN_DATA_DIR_HELP = (
     "An embedded run's folder. Without it the environment is taken, or, when that has no DATABASE_URL, the folder of "
@@ -116,38 +135,13 @@ def _complete_sites(context: click.Context, option: click.Parameter, begun: str)
 site = click.option(
     "--site", default=None, shell_complete=_complete_sites, help="Which site; may be left out while there is only one."
 )
-as_json = click.option("--json", is_flag=True, help="Print JSON, for machines.")
-
-
-def example(*lines: str) -> str:
-    """How a verb is used: the end of its help, its lines left as they are."""
-    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
-
-
-class Ordered(click.Group):
-    """Lists its verbs in the order in which they were written, which is the one in which a person meets them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
-        """All names, in order."""
-        return list(self.commands)
-
-
-def say(line: str) -> None:
-    """Tell the person at the terminal, on standard error."""
-    click.echo(f"countersign: {line}", err=True)
 
 
 @contextlib.contextmanager
 def administrating() -> Iterator[Session]:
     """One transaction of an administrator's verb."""
-    from record.db import connect, transaction
-
-    engine = connect(settings_of_run().database_url, pool=1)
-    try:
-        with database_errors(), transaction(engine) as session:
-            yield session
-    finally:
-        engine.dispose()
+    with one_transaction(settings_of_run().database_url) as session:
+        yield session
 
 
 def by_command() -> Principal:
@@ -155,29 +149,3 @@ def by_command() -> Principal:
     from record.access import commander
 
     return commander(None, Role.ADMIN)
-
-
-@contextlib.contextmanager
-def database_errors() -> Iterator[None]:
-    """An unreachable or unmigrated database is an expected error."""
-    from sqlalchemy.exc import DBAPIError, OperationalError
-
-    try:
-        yield
-    except DBAPIError as error:
-        code = str(getattr(error.orig, "sqlstate", None) or "")
-        if code in NO_SCHEMA:
-            raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
-        if code == "42501":  # insufficient_privilege
-            raise Misconfigured(
-                "The role in the database's URL may not do this. What changes the schema, or fills it, is done as its "
-                "owner: name the owner's URL in COUNTERSIGN_OWNER_DATABASE_URL."
-            ) from None
-        is_connecting = error.statement is None and not code  # a URL with an option that libpq does not know, say
-        if isinstance(error, OperationalError) or is_connecting:
-            raise Misconfigured(f"PostgreSQL does not answer as it should: {_first_line(error)}") from None
-        raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", error)).strip().splitlines()[0]

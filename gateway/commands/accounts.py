@@ -12,9 +12,9 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, site
-from gateway.commands.output import print_json, print_table
 from record.errors import InvalidRequest
 from record.states import Role
+from record.terminal import print_json, print_table
 
 _LONGEST_LINE = 1 << 16
 """Bytes of a line that is read as a password; far beyond what `record.accounts` takes."""

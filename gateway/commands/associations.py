@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, say, site
-from gateway.commands.output import cell, counted, print_indented, print_json, print_table
 from record.ids import short
+from record.terminal import cell, counted, print_indented, print_json, print_table
 
 if TYPE_CHECKING:
     from record.models import Association

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.commands import admin_data_dir, database_errors, example, say, settings_of_run
-from gateway.commands.output import counted
+from record.terminal import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

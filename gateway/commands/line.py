@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import PATH, Ordered, data_dir, database_errors, example, say
+from gateway.commands.handed import to_worker
 from record.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -202,9 +203,7 @@ def courier() -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def worker(arguments: tuple[str, ...]) -> None:
     """The reading room: cpu, gpu and what else only the worker can do."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "worker", *arguments])  # noqa: S606  ourselves, no shell
+    to_worker(*arguments)
 
 
 def _require_schema(settings: Base) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, say
-from gateway.commands.output import counted, print_json, print_table
 from gateway.commands.quarantine import spools
+from record.terminal import counted, print_json, print_table
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example, say, site
-from gateway.commands.output import counted, print_json, print_table, printable
 from record.states import Lane
+from record.terminal import counted, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import PATH, Ordered, as_json, example, say
-from gateway.commands.output import counted, print_json, print_table, printable
 from record.errors import CountersignError, InvalidRequest
+from record.terminal import counted, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from gateway.quarantine import Kept

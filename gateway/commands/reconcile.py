@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say
-from gateway.commands.output import counted, print_json, print_table, printable
 from gateway.commands.peers import address_said, destination_of
 from record.errors import PeerUnavailable
+from record.terminal import counted, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from gateway.commands import say
-from gateway.commands.output import counted, print_json, printable
+from record.terminal import counted, print_json, printable
 
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination

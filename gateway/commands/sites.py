@@ -8,7 +8,7 @@ from __future__ import annotations
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, by_command, example
-from gateway.commands.output import print_json, print_table
+from record.terminal import print_json, print_table
 
 
 @click.group(

@@ -28,8 +28,8 @@ from gateway.commands import (
     say,
     settings_of_run,
 )
-from gateway.commands.output import counted, print_json, print_table, printable
 from record.errors import Misconfigured
+from record.terminal import counted, print_json, print_table, printable
 
 if TYPE_CHECKING:
     from record.alarms import Alarm

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.commands import Ordered, admin_data_dir, administrating, as_json, example, site
-from gateway.commands.output import print_json, print_table
 from record.errors import CountersignError
 from record.states import ReadingState, ReportState, Role, StudyState
+from record.terminal import print_json, print_table
 
 if TYPE_CHECKING:
     from uuid import UUID

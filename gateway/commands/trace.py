@@ -8,10 +8,10 @@ from __future__ import annotations
 import click
 
 from gateway.commands import admin_data_dir, administrating, as_json, example, say, site
-from gateway.commands.output import cell, print_indented, print_json
 from gateway.commands.studies import located, sites_of
 from record.errors import NotFound
 from record.ids import short
+from record.terminal import cell, print_indented, print_json
 
 
 @click.command(

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from gateway.commands import example, say, use_usual_folder
-from gateway.commands.output import printable
 from gateway.commands.sent import Account, Journal, counting
 from record.settings import valid_ae_title
+from record.terminal import printable
 
 if TYPE_CHECKING:
     from gateway.dicom.calling import Destination

@@ -1,14 +1,15 @@
 """Tables. Columns and constraints only: what may happen to a row is said by `states` and done by the verbs.
 
 Text that was sent to us (DICOM, people) lies in columns that `erase_study()` can blank. Tables named in `APPEND_ONLY`
-refuse UPDATE, DELETE and TRUNCATE to everybody but that function. Ids are UUIDv7 made in Python; time is the
-database's `now()`; DICOM's own dates stay text.
+refuse UPDATE, DELETE and TRUNCATE to everybody but that function; a site's protocol can only be retired. Ids are UUIDv7
+made in Python; time is the database's `now()`; DICOM's own dates stay text.
 """
 
 from record.models.accounts import Peer, Receiver, Site, Token, User, UserSession
 from record.models.arrivals import Announcement, Association, Commitment, Proposal
 from record.models.base import Table
 from record.models.events import Event, Seal, UnsealedEvent
+from record.models.protocols import SiteProtocol
 from record.models.readings import Draft, DraftStep, Part, Reading, ReadingPicture, Worker
 from record.models.reports import Delivery, Report, ReportOffer, ReportRevision, Signature
 from record.models.studies import (
@@ -48,6 +49,7 @@ __all__ = [
     "Series",
     "Signature",
     "Site",
+    "SiteProtocol",
     "StoreDeletion",
     "Study",
     "StudyRevision",

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
-from gateway.commands.output import counted, print_table
 from gateway.launcher import folder as folders
 from gateway.launcher.folder import DataFolder, State
 from record.errors import Misconfigured
 from record.settings import ListenerSettings, WorkerSettings, load, valid_ae_title, valid_engine_url, valid_model
+from record.terminal import counted, print_table
 
 ADMIN_VERBS = [
     ("users", "add", "chief", "--role", "attending", "--name", "Chief"),

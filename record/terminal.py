@@ -1,21 +1,91 @@
-"""What the command prints: columns for people, JSON for machines, and nothing that could move a terminal's cursor.
+"""What a command prints: columns for people, JSON for machines, and nothing that could move a terminal's cursor.
 
-Knows widths and escapes. Does not know what is printed.
+Also how its verbs are listed and exemplified, and the words for a database that is not as it should be: what the gateway's
+commands and the worker's have in common. Does not know any verb, nor what is printed. Loads no database until it is asked for one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import click
+
+from record.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from pydantic import SecretStr
+    from sqlalchemy.orm import Session
+
+NO_SCHEMA = frozenset({"42P01", "42704", "22023", "3F000"})
+"""No such table, role or schema: nobody has migrated this database (PostgreSQL's appendix A; `SET ROLE` says 22023)."""
+
+as_json = click.option("--json", is_flag=True, help="Print JSON, for machines.")
+
+
+class Ordered(click.Group):
+    """Lists its verbs in the order in which they were written, which is the one in which a person meets them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  click's signature
+        """All names, in order."""
+        return list(self.commands)
+
+
+def example(*lines: str) -> str:
+    """How a verb is used: the end of its help, its lines left as they are."""
+    return "\n".join(["\b", "Example:", *(f"  {line}" for line in lines)])
+
+
+def say(line: str) -> None:
+    """Tell the person at the terminal, on standard error."""
+    click.echo(f"countersign: {line}", err=True)
+
+
+@contextlib.contextmanager
+def one_transaction(database_url: SecretStr) -> Iterator[Session]:
+    """One transaction of a command's own, on a database that may be away or without its schema."""
+    from record.db import connect, transaction
+
+    engine = connect(database_url, pool=1)
+    try:
+        with database_errors(), transaction(engine) as session:
+            yield session
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def database_errors() -> Iterator[None]:
+    """An unreachable or unmigrated database is an expected error."""
+    from sqlalchemy.exc import DBAPIError, OperationalError
+
+    try:
+        yield
+    except DBAPIError as error:
+        code = str(getattr(error.orig, "sqlstate", None) or "")
+        if code in NO_SCHEMA:
+            raise Misconfigured("The database has no schema yet. Run `countersign migrate` first.") from None
+        if code == "42501":  # insufficient_privilege
+            raise Misconfigured(
+                "The role in the database's URL may not do this. What changes the schema, or fills it, is done as its "
+                "owner: name the owner's URL in COUNTERSIGN_OWNER_DATABASE_URL."
+            ) from None
+        is_connecting = error.statement is None and not code  # a URL with an option that libpq does not know, say
+        if isinstance(error, OperationalError) or is_connecting:
+            raise Misconfigured(f"PostgreSQL does not answer as it should: {_first_line(error)}") from None
+        raise
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", error)).strip().splitlines()[0]
 
 
 def printable(text: object) -> str:
