@@ -31,7 +31,7 @@ PHANTOM_MODEL = "phantom"
 CHECKS = frozenset(
     {
         *("laterality", "contradiction", "prior", "measurement", "sex", "age", "contrast", "modality", "meta_talk"),
-        *("truncated", "missing_impression", "missing_section", "blank_picture", "repetition"),
+        *("truncated", "missing_impression", "missing_section", "blank_picture", "repetition", "language"),
     }
 )
 """Every check a protocol may name; `worker.checks` holds one function or flag for each."""
