@@ -18,6 +18,7 @@ from record.errors import InvalidRequest, UnusableFindings
 from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
 from record.written import BLANK, DROPPED, is_banner
+from worker.phrases import PHRASES, mostly_ideographs, spoken
 from worker.protocols import Protocol
 
 MAX_CHARACTERS = 20_000
@@ -30,12 +31,24 @@ _HEADING = re.compile(  # at a line's beginning, marked up or not, or within a l
     re.IGNORECASE | re.MULTILINE,
 )
 _BANNER = re.compile(r"AI\s+DRAFT(?:\s*[-–—:]*\s*NOT\s+REVIEWED)?", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*(?:[-*•·–]+|\(?\d{1,2}[.)])\s+")
+_IDEOGRAPHS = r"\u3400-\u9fff"
+_BULLET = re.compile(
+    r"^\s*(?:(?:[-*•·–]+|\(?\d{1,2}[.)])\s+"
+    rf"|[(（]?\d{{1,2}}[.)．、）]\s*(?=[{_IDEOGRAPHS}])|[•·●①-⑳]\s*(?=[{_IDEOGRAPHS}]))"
+)
+_NUMBERED = re.compile(r"\(?\d{1,2}[.)]")
 _EMPHASIS = re.compile(r"\*\*|__|`+|^#+\s*")
-_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？；])\s*")
-_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|approx|ca|cf|dr|no|nos|vs|fig|st|resp|incl|[A-Z])\.$", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    r"(?:(?<=[.!?])|(?<=[.!?][\"')\]»”]))\s+(?=[\"'(\[«“¿¡]*[A-ZÀ-ÖØ-Þ0-9])"
+    r"|(?:(?<=[。！？；])|(?<=[。！？；][”’」』）)]))\s*(?![”’」』）)。！？；\s])"
+    rf"|(?<=[{_IDEOGRAPHS}][.;!?])\s*(?=[{_IDEOGRAPHS}])"
+)
+_ABBREVIATION = re.compile(
+    r"\b(?:e\.g|i\.e|ca|cf|dra?|srt?a?|prof|vs|fig|st|resp|incl|ej|máx|mín|uds?|[A-Z])\.$", re.IGNORECASE
+)
+_BEFORE_NUMBER = re.compile(r"\b(?:approx|aprox|nos?|núm|n\.?º|figs?|págs?|art|vol)\.$", re.IGNORECASE)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_CJK = re.compile(r"[\u3400-\u9fff]")
+_CJK = re.compile(rf"[{_IDEOGRAPHS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +67,7 @@ class Findings:
     sections: tuple[Section, ...]
     flags: tuple[Flag, ...] = ()
     language: str = "en"
+    """The one that was asked for, if one was."""
 
     def sentences(self) -> Iterator[tuple[SectionCode, Sentence]]:
         """Every sentence with its section, in order."""
@@ -62,17 +76,27 @@ class Findings:
                 yield section.code, sentence
 
 
-def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Findings:
+def parse(text: str, protocol: Protocol, picture_digests: Sequence[str], *, language: str | None = None) -> Findings:
     """Read an answer.
 
     Headings may be marked up, in any order, in one line or several; text before the first one belongs to findings.
 
+    Parameters
+    ----------
+    language
+        The one that was asked for, of `worker.phrases.PHRASES`; without it, the one the answer is in.
+
     Raises
     ------
+    ValueError
+        Nothing is drafted in such a language.
     UnusableFindings
         The answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
         protocol requires them.
     """
+    if language is not None and language not in PHRASES:
+        message = f"Drafts are written in {', '.join(PHRASES)}."
+        raise ValueError(message)
     plain = _plain(text[: 4 * MAX_CHARACTERS])
     cut = len(plain) > MAX_CHARACTERS
     _refuse_noise(plain[:MAX_CHARACTERS])
@@ -107,7 +131,7 @@ def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Find
         flags.append(Flag("cut_short"))
     if not headed:
         flags.append(Flag("no_headings"))
-    findings = Findings(tuple(sections), tuple(flags), "zh" if _mostly_cjk(plain) else "en")
+    findings = Findings(tuple(sections), tuple(flags), language or _language_of(plain))
     to_body(findings)  # what the record would refuse is refused here
     return findings
 
@@ -188,9 +212,13 @@ def _sentences(lines: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for line in lines:
         rest = _EMPHASIS.sub("", _BULLET.sub("", line)).strip()
         pending = ""
-        for part in _SENTENCE_END.split(rest):
-            pending = f"{pending} {part}".strip() if pending else part.strip()
-            if pending and not _ABBREVIATION.search(pending):
+        parts = _SENTENCE_END.split(rest)
+        for part, following in zip(parts, [*parts[1:], ""], strict=True):
+            pending = f"{pending} {part}".strip() if pending else _BULLET.sub("", part).strip()
+            if _NUMBERED.fullmatch(pending):
+                pending = ""  # of an enumeration within a line, no sentence
+            goes_on = _ABBREVIATION.search(pending) or (following[:1].isdigit() and _BEFORE_NUMBER.search(pending))
+            if pending and not goes_on:
                 yield from _capped(pending)
                 pending = ""
         if pending:
@@ -203,8 +231,8 @@ def _capped(sentence: str) -> Iterator[tuple[str, bool]]:
         yield words[:MAX_SENTENCE_CHARACTERS].rstrip(), len(words) > MAX_SENTENCE_CHARACTERS
 
 
-def _mostly_cjk(plain: str) -> bool:
-    return 3 * len(_CJK.findall(plain)) > len(plain)
+def _language_of(plain: str) -> str:
+    return "zh" if mostly_ideographs(plain) else spoken(plain) or "en"
 
 
 def _unusable(message: str, cause: str) -> UnusableFindings:
