@@ -225,6 +225,10 @@ class PreparingRoom:
                 raise
             return list(zip(selection.chosen, rendered, strict=True)), omitted
 
+    def close(self) -> None:
+        """End the child."""
+        self._child.close()
+
     def _keep(self, chosen: Chosen, picture: Rendered) -> PreparedPicture:
         digest = hashlib.sha256(picture.png).hexdigest()
         self._store.put(Kind.PICTURE, digest, picture.png)
@@ -236,12 +240,12 @@ class PreparingRoom:
             width=picture.width,
             caption=chosen.caption,
             reason=chosen.reason,
-            rendering=_rendering(chosen, picture),
+            rendering=rendering_of(chosen, picture),
         )
 
 
-def _rendering(chosen: Chosen, picture: Rendered) -> dict[str, Any]:
-    """How a picture came about, as plain values."""
+def rendering_of(chosen: Chosen, picture: Rendered) -> dict[str, Any]:
+    """Say how a picture came about, as plain values."""
     told: dict[str, Any] = {
         "transform": dict(picture.transform),
         "pixel_digest": picture.pixel_digest,
@@ -409,15 +413,48 @@ class _Shown:
 
 
 def _context(case: Case) -> ReadingContext:
+    """What the model is told, from what a prepared reading has on record."""
     headers = {instance.instance_id: instance.header for instance in case.instances}
+    shown = [(headers[r.instance_id.hex], r.caption, r.rendering.get("edges") or ()) for r in case.pictures]
+    return _context_of(case, case.bound, shown, case.omitted)
+
+
+def context_for(
+    case: Case, protocol: Protocol, made: Sequence[tuple[Chosen, Rendered]], omitted: Sequence[dict[str, Any]]
+) -> ReadingContext:
+    """Return what the model would be told, with pictures that were just made."""
+    shown = [(chosen.instance.header, chosen.caption, _edges(chosen, picture)) for chosen, picture in made]
+    return _context_of(case, protocol, shown, omitted)
+
+
+def _context_of(
+    case: Case,
+    protocol: Protocol | None,
+    shown: Sequence[tuple[InstanceHeader, str, Sequence[str]]],
+    omitted: Sequence[dict[str, Any]],
+) -> ReadingContext:
+    wants_prior = protocol is not None and "prior_report" in protocol.context
     return context_of(
-        [headers[row.instance_id.hex] for row in case.pictures],
-        captions=[row.caption for row in case.pictures],
-        edges=[row.rendering.get("edges") or () for row in case.pictures],
+        [header for header, _, _ in shown],
+        captions=[caption for _, caption, _ in shown],
+        edges=[edges for _, _, edges in shown],
         history=case.history,
-        prior_report=case.prior.text if case.prior and case.bound and "prior_report" in case.bound.context else "",
-        missing=[str(o["role"]) for o in case.omitted if "role" in o],
+        prior_report=case.prior.text if case.prior and wants_prior else "",
+        missing=[str(one["role"]) for one in omitted if "role" in one],
     )
+
+
+def engine_pictures(made: Sequence[tuple[Chosen, Rendered]]) -> list[Picture]:
+    """Return pictures that were just made as an engine takes them."""
+    return [_picture(hashlib.sha256(picture.png).hexdigest(), picture.png) for _, picture in made]
+
+
+def asking(completion: Completion, language: Language) -> str:
+    """Say how sure the model was of a yes: its own probability, which nothing has calibrated."""
+    probability = completion.choices.get(wording_of(language).yes)
+    if probability is None:
+        return "the engine tells no probability"
+    return f"yes with {probability:.2f}, of {completion.choice_mass:.2f} on either answer"
 
 
 def _load(store: Store, row: ReadingPicture) -> Picture:
@@ -426,9 +463,13 @@ def _load(store: Store, row: ReadingPicture) -> Picture:
     if hashlib.sha256(content).hexdigest() != row.sha256:
         message = "A picture of this reading is not what was stored."
         raise NotFound(message, sha256=row.sha256)
-    with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+    return _picture(row.sha256, content)
+
+
+def _picture(digest: str, png: bytes) -> Picture:
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
         pixels = np.asarray(image.convert("RGB"))  # (H, W, 3) uint8
-    return Picture(row.sha256, pixels)
+    return Picture(digest, pixels)
 
 
 def _await(answer: Answer, lost: threading.Event) -> Completion:
