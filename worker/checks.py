@@ -19,7 +19,7 @@ from worker.engines import Completion
 from worker.findings import Findings, Flag
 from worker.phrases import PHRASES, Phrases, is_foreign, spoken
 from worker.prompting import ReadingContext
-from worker.protocols import Protocol, age_y
+from worker.protocols import Protocol, age_y, says
 
 
 class Pictured(Shape):
@@ -40,6 +40,28 @@ class _Heard:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of yes or no, and how the model answered.
+
+    Attributes
+    ----------
+    about
+        Words that the findings would use if the answer is yes.
+    probability
+        Of a yes, by the model itself; None where the engine does not tell.
+    mass
+        How much of the model's probability lay on either answer.
+    """
+
+    step: str
+    question: str
+    about: tuple[str, ...]
+    is_yes: bool
+    probability: float | None
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
     """What every check is given."""
 
@@ -49,6 +71,7 @@ class _Case:
     completions: Sequence[Completion]
     pictures: Sequence[Pictured]
     phrases: Phrases
+    asked: Sequence[Asked] = ()
 
     def sentences(self, *codes: SectionCode) -> list[Sentence]:
         return [s for code, s in self.findings.sentences() if not codes or code in codes]
@@ -88,7 +111,7 @@ def gate_pictures(protocol: Protocol, pictures: Sequence[Pictured], *, expected:
     if len(pictures) != expected:
         raise Abstained(ReasonCode.UNDECODABLE, "Some of the chosen frames could not be shown.", pictures=len(pictures))
     blank = sum(p.blank for p in pictures)
-    if blank == len(pictures) or blank > protocol.pictures.max_blank_fraction * len(pictures):
+    if blank == len(pictures) or blank > protocol.gate.max_blank_fraction * len(pictures):
         raise Abstained(ReasonCode.BLANK_PICTURE, "Pictures of this study show nothing.", pictures=blank)
 
 
@@ -99,6 +122,7 @@ def check(
     completions: Sequence[Completion],
     *,
     pictures: Sequence[Pictured] = (),
+    asked: Sequence[Asked] = (),
 ) -> tuple[Findings, tuple[Flag, ...]]:
     """Run the checks a protocol names.
 
@@ -110,16 +134,16 @@ def check(
     Raises
     ------
     Abstained
-        A check of `Protocol.abstain_on` found something.
+        A check of `Gate.abstain_on` found something.
     """
     words = " ".join(s.text for _, s in findings.sentences())
     phrases = PHRASES[spoken(words) or findings.language]  # what is said counts, in whatever language it was asked for
-    case = _Case(findings, protocol, context, completions, pictures, phrases)
-    wanted = dict.fromkeys((*protocol.checks, *protocol.abstain_on))
+    case = _Case(findings, protocol, context, completions, pictures, phrases, asked)
+    wanted = dict.fromkeys((*protocol.checks, *protocol.gate.abstain_on))
     flags = [*findings.flags]
     for name in wanted:
         flags.extend(f for f in CHECKS[name](case) if f not in flags)
-    if fatal := sorted({f.name for f in flags} & set(protocol.abstain_on)):
+    if fatal := sorted({f.name for f in flags} & set(protocol.gate.abstain_on)):
         message = "The draft did not pass the protocol's checks, so it is not shown."
         raise Abstained(ReasonCode.CHECKS_FAILED, message, code=",".join(fatal))
     return replace(findings, sections=_flagged(findings.sections, flags), flags=tuple(flags)), tuple(flags)
@@ -196,7 +220,7 @@ def _all_normal(case: _Case, text: str) -> bool:
 
 def _prior(case: _Case) -> Iterator[Flag]:
     """An earlier examination is spoken of, and the model was given none: made up by construction."""
-    if case.context.priors:
+    if case.context.prior_report:
         return
     for heard in case.heard():
         named = case.phrases.prior.search(heard.text) or (heard.code is SectionCode.COMPARISON and _exam(case, heard))
@@ -317,7 +341,20 @@ def _blank_picture(case: _Case) -> Iterator[Flag]:
         yield Flag("blank_picture", None, "some pictures show nothing")
 
 
+def _asked(case: _Case) -> Iterator[Flag]:
+    """The model answered a question otherwise than it described: what it says yes to is not named, or what it denies is."""
+    heard = case.heard(SectionCode.FINDINGS, SectionCode.IMPRESSION)
+    for asked in case.asked:
+        words = tuple(map(folded, asked.about))
+        naming = [h for h in heard if any(says(clause, words) for clause in case.affirmed(h))]
+        if asked.is_yes and words and not naming:
+            yield Flag("asked", None, f"{asked.step}: answered with yes, and not described")
+        for one in naming if not asked.is_yes else ():
+            yield Flag("asked", one.id, f"{asked.step}: answered with no")
+
+
 CHECKS: Mapping[str, Check] = {
+    "asked": _asked,
     "laterality": _laterality,
     "contradiction": _contradiction,
     "prior": _prior,

@@ -19,7 +19,7 @@ from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
 from record.written import BLANK, DROPPED, is_banner
 from worker.phrases import PHRASES, mostly_ideographs, spoken
-from worker.protocols import Protocol
+from worker.protocols import Protocol, Step
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCES = 200
@@ -51,6 +51,10 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 _CJK = re.compile(rf"[{_IDEOGRAPHS}]")
 
 
+_REPORT = Step(name="draft")
+_CONCLUDING = (SectionCode.IMPRESSION, SectionCode.RECOMMENDATIONS)
+
+
 @dataclass(frozen=True, slots=True)
 class Flag:
     """Something a reviewer should know: of a sentence, or (without one) of the whole draft."""
@@ -77,9 +81,21 @@ class Findings:
 
 
 def parse(text: str, protocol: Protocol, picture_digests: Sequence[str], *, language: str | None = None) -> Findings:
-    """Read an answer.
+    """Read one answer; see `parse_steps`."""
+    return parse_steps([(_REPORT, text)], protocol, picture_digests, language=language)
 
-    Headings may be marked up, in any order, in one line or several; text before the first one belongs to findings.
+
+def parse_steps(
+    answers: Sequence[tuple[Step, str]],
+    protocol: Protocol,
+    picture_digests: Sequence[str],
+    *,
+    language: str | None = None,
+) -> Findings:
+    """Read the answers of a protocol's steps as one text.
+
+    Headings may be marked up, in any order, in one line or several; text before the first one belongs to the step's
+    section. What a step that was asked for the impression says of findings again is left out.
 
     Parameters
     ----------
@@ -91,18 +107,24 @@ def parse(text: str, protocol: Protocol, picture_digests: Sequence[str], *, lang
     ValueError
         Nothing is drafted in such a language.
     UnusableFindings
-        The answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
+        An answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
         protocol requires them.
     """
     if language is not None and language not in PHRASES:
         message = f"Drafts are written in {', '.join(PHRASES)}."
         raise ValueError(message)
-    plain = _plain(text[: 4 * MAX_CHARACTERS])
-    cut = len(plain) > MAX_CHARACTERS
-    _refuse_noise(plain[:MAX_CHARACTERS])
-    found, headed = _by_section(plain[:MAX_CHARACTERS])
-    if protocol.headings_required and not headed:
-        raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
+    found: dict[SectionCode, list[tuple[str, bool]]] = {}
+    cut, plain = False, ""
+    for step, text in answers:
+        plain = _plain(text[: 4 * MAX_CHARACTERS])
+        cut = cut or len(plain) > MAX_CHARACTERS
+        _refuse_noise(plain[:MAX_CHARACTERS])
+        told, headed = _by_section(plain[:MAX_CHARACTERS], step.section)
+        if protocol.headings_required and not headed:
+            raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
+        concluding = {code: told[code] for code in _CONCLUDING if code in told}
+        for code, lines in (concluding if step.kind == "impression" and concluding else told).items():
+            found.setdefault(code, []).extend(lines)
     sections, flags, number = [], [], 0
     for code in SectionCode:
         sentences: list[Sentence] = []
@@ -178,7 +200,7 @@ def _refuse_noise(plain: str) -> None:
         raise _unusable("The answer repeats one sentence.", "repetition")
 
 
-def _by_section(plain: str) -> tuple[dict[SectionCode, list[tuple[str, bool]]], bool]:
+def _by_section(plain: str, unheaded: SectionCode) -> tuple[dict[SectionCode, list[tuple[str, bool]]], bool]:
     """Sentences by section, with whether one was cut, and whether there was any heading.
 
     What a person's editor would take for a heading is one here too, so that a draft that is saved without a change stays
@@ -187,7 +209,7 @@ def _by_section(plain: str) -> tuple[dict[SectionCode, list[tuple[str, bool]]], 
     found: dict[SectionCode, list[tuple[str, bool]]] = {}
     headed = False
     for stated, lines in _chunks(plain):
-        code, headed = stated or SectionCode.FINDINGS, headed or stated is not None
+        code, headed = stated or unheaded, headed or stated is not None
         for sentence, was_cut in _sentences(lines):
             line = sentence
             while heading := heading_of(line):

@@ -72,7 +72,7 @@ def reduced(frame: NDArray[Any]) -> NDArray[Any]:
         return frame
     blocks = frame[: height * factor, : width * factor]
     rest = frame.shape[2:]
-    means = blocks.reshape(height, factor, width, factor, *rest).mean(axis=(1, 3))  # (height, width[, 3])
+    means: NDArray[Any] = blocks.reshape(height, factor, width, factor, *rest).mean(axis=(1, 3))  # (height, width[, 3])
     return np.rint(means).astype(frame.dtype) if frame.dtype.kind in "iu" else means
 
 
@@ -83,4 +83,5 @@ def _shrunk(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
         picked = (np.minimum(edge[:-1], side - 1) for edge, side in zip((rows, columns), grey.shape, strict=True))
         return grey[np.ix_(*picked)].astype(np.uint8)
     sums = np.add.reduceat(np.add.reduceat(grey, rows[:-1], axis=0), columns[:-1], axis=1)  # (16, 16)
-    return (sums / np.outer(np.diff(rows), np.diff(columns))).astype(np.uint8)
+    thumb: NDArray[np.uint8] = (sums / np.outer(np.diff(rows), np.diff(columns))).astype(np.uint8)
+    return thumb

@@ -169,7 +169,8 @@ def _shown(settings: WorkerSettings, case: Case, protocol: Protocol) -> tuple[Ma
         return room.show(case, protocol, threading.Event())
     except Abstained as end:
         say(f"not analysed: {end.message}")
-        return [], tuple(end.facts.get("omitted") or ())
+        omitted = end.facts.get("omitted")
+        return [], tuple(omitted) if isinstance(omitted, list) else ()
     finally:
         room.close()
 

@@ -521,7 +521,7 @@ def _provenance(case: Case, protocol: Protocol, engine: Engine, context: Reading
             "name": protocol.name,
             "version": protocol.version,
             "digest": protocol.digest,
-            "language": said.language,
+            "draft_language": said.language,
         },
         "pictures": [
             {
@@ -541,10 +541,10 @@ def _provenance(case: Case, protocol: Protocol, engine: Engine, context: Reading
         ],
         "omitted": list(case.omitted),
         "context": {
-            "facts": [fact for fact in protocol.context if _is_told(context, fact)],
+            "told": [fact for fact in protocol.context if _is_told(context, fact)],
             "prior_report": str(case.prior.report_id) if case.prior and context.prior_report else None,
         },
-        "asked": [
+        "questions": [
             {
                 "step": a.step,
                 "question": a.question,

@@ -184,7 +184,7 @@ def _named(
 
 def _pictures(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, *, is_all: bool) -> Iterator[Chosen]:
     unit, pictures = claimant.unit, protocol.pictures
-    role = claimant.role.name if claimant.role else ""
+    role = _told_role(claimant.role)
     if pictures.montage and unit.kind == "slice" and len(unit.spots) > 1:
         yield from _montages(protocol, claimant, granted, eyes, role)
         return
@@ -200,6 +200,11 @@ def _pictures(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, 
                 reason=_why(claimant, place, len(places), protocol, is_all=is_all),
                 edges=unit.edges,
             )
+
+
+def _told_role(role: Role | None) -> str:
+    """What of a role is worth a word in a caption: not a view or side, which stand there anyway."""
+    return role.name if role and not role.views and not role.planes else ""
 
 
 def _montages(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, role: str) -> Iterator[Chosen]:

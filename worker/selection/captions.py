@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from worker.selection.units import Unit
-from worker.views import FRONTAL, laterality_of, view_of
+from worker.views import laterality_of, view_of
 from worker.windows import WINDOWS
 
 _SIDES = {"R": "right", "L": "left", "B": "both sides"}
 
 
 def caption(unit: Unit, place: int, window: str | None, *, role: str = "", slices: tuple[int, ...] = ()) -> str:
-    """Return the caption of a frame, or of a montage of several `slices` (counted from 1)."""
+    """Return the caption of a frame, or of a montage of several `slices` (counted from 1); its parts hold no comma."""
     return ", ".join(_parts(unit, place, window, role, slices))
 
 
@@ -29,13 +29,13 @@ def _parts(unit: Unit, place: int, window: str | None, role: str, slices: tuple[
         yield side
     if unit.plane:
         yield unit.plane
-    if role and role.upper() != view and not (view in FRONTAL and role == "frontal"):
+    if role:
         yield role.replace("_", " ")
     if unit.turns > 1:
         yield f"time point {unit.turn} of {unit.turns}"
     total = len(unit.spots)
     if slices:
-        yield f"montage of the slices {', '.join(map(str, slices))} of {total}, row by row"
+        yield f"montage of slices {' '.join(map(str, slices))} of {total}"
     elif total > 1:
         yield f"{unit.kind} {place + 1} of {total}"
     if window:
