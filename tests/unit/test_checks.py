@@ -9,6 +9,7 @@ from worker import protocols
 from worker.checks import CHECKS, check, gate_pictures
 from worker.engines import Completion
 from worker.findings import parse
+from worker.phrases import PHRASES
 from worker.prompting import ReadingContext
 
 GENERAL = next(p for p in protocols.load_all() if p.name == "general")
@@ -25,8 +26,8 @@ def completion(finish="stop"):
     return Completion("", finish, (), (), 0, 0.0, 0.0, "", {})
 
 
-def flags(text, *, context=CONTEXT, protocol=GENERAL, finish="stop", pictures=()):
-    findings = parse(text, protocol, [])
+def flags(text, *, context=CONTEXT, protocol=GENERAL, finish="stop", pictures=(), language=None):
+    findings = parse(text, protocol, [], language=language)
     checked, found = check(findings, protocol, context, [completion(finish)], pictures=pictures)
     assert [s.text for _, s in checked.sentences()] == [s.text for _, s in findings.sentences()]
     return {(f.name, f.sentence) for f in found}
@@ -126,3 +127,446 @@ def test_some_blank_slices_pass_the_general_gate_and_are_flagged():
     shown = [Shown(), Shown(blank=True)]
     gate_pictures(GENERAL, shown, expected=2)
     assert flags(GOOD, pictures=shown) == {("blank_picture", None)}
+
+
+WOMAN = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR")
+MAN = ReadingContext(patient_age="061Y", patient_sex="M", modality="CR")
+CHILD = ReadingContext(patient_age="007Y", patient_sex="M", modality="CR")
+YOUNG = ReadingContext(patient_age="025Y", patient_sex="F", modality="CR")
+CT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CT")
+MR = ReadingContext(patient_age="061Y", patient_sex="M", modality="MR")
+US = ReadingContext(patient_age="061Y", patient_sex="M", modality="US")
+NM = ReadingContext(patient_age="061Y", patient_sex="M", modality="NM")
+GIVEN = ReadingContext(patient_age="061Y", patient_sex="F", modality="CT", contrast=True, priors=("Clear lungs.",))
+LEFT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", laterality="L")
+RIGHT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", laterality="R")
+EVERY_CHECK = GENERAL.model_copy(update={"checks": tuple(sorted(protocols.CHECKS))})
+AS_DESCRIBED = {"en": "As described above.", "es": "Hallazgos descritos arriba.", "zh": "如上所述。"}
+
+ODD = {
+    "en": [
+        ("prior", WOMAN, "The opacity is unchanged."),
+        ("prior", WOMAN, "The effusion is larger compared with the radiograph of 3 March."),
+        ("prior", WOMAN, "No change from the prior study."),
+        ("prior", WOMAN, "No new consolidation is seen."),
+        ("prior", WOMAN, "The pneumothorax has resolved."),
+        ("prior", WOMAN, "The heart remains stable."),
+        ("measurement", WOMAN, "A nodule of 12 x 8 mm lies in the left upper zone."),
+        ("measurement", WOMAN, "There is a 2-cm mass."),
+        ("measurement", WOMAN, "The lesion is about two centimeters across."),
+        ("measurement", CT, "Its density is -10 HU."),
+        ("measurement", CT, "The aorta is 3.5 centimetres wide."),
+        ("sex", WOMAN, "The prostate is enlarged."),
+        ("sex", WOMAN, "His lungs are clear."),
+        ("sex", MAN, "The uterus is anteverted."),
+        ("sex", MAN, "The patient is a woman with clear lungs."),
+        ("age", WOMAN, "A 12-year-old with clear lungs."),
+        ("age", WOMAN, "A patient aged 30 with clear lungs."),
+        ("age", WOMAN, "A 6-month-old with clear lungs."),
+        ("age", WOMAN, "The lungs of this infant are clear."),
+        ("age", YOUNG, "An elderly patient with a clear chest."),
+        ("contrast", CT, "Contrast-enhanced images show no embolus."),
+        ("contrast", CT, "Images without and with contrast were obtained."),
+        ("contrast", MR, "There is a ring-enhancing lesion."),
+        ("contrast", MR, "No abnormal enhancement is seen."),
+        ("contrast", CT, "In the portal venous phase the liver is homogeneous."),
+        ("modality", WOMAN, "This MRI shows a clear lung."),
+        ("modality", WOMAN, "The lesion is hypoechoic."),
+        ("modality", CT, "The radiograph shows clear lungs."),
+        ("modality", MR, "The CT shows no haemorrhage."),
+        ("modality", US, "A T2-weighted sequence shows the gallbladder."),
+        ("meta_talk", WOMAN, "As an AI I see clear lungs."),
+        ("meta_talk", WOMAN, "I cannot provide a diagnosis."),
+        ("meta_talk", WOMAN, "As a large language model it is limited."),
+        ("meta_talk", WOMAN, "Please consult a qualified radiologist."),
+    ],
+    "es": [
+        ("prior", WOMAN, "La opacidad permanece estable."),
+        ("prior", WOMAN, "En comparación con el estudio previo, el derrame es mayor."),
+        ("prior", WOMAN, "Aumento del derrame respecto a estudio previo."),
+        ("prior", WOMAN, "Sin cambios significativos respecto al control anterior."),
+        ("prior", WOMAN, "Opacidad basal izquierda, sin cambios."),
+        ("prior", WOMAN, "No hay cambios respecto a la radiografía anterior."),
+        ("prior", WOMAN, "El neumotórax ha disminuido."),
+        ("prior", WOMAN, "Opacidad de nueva aparición en el lóbulo superior."),
+        ("prior", WOMAN, "Persiste el derrame pleural izquierdo."),
+        ("measurement", WOMAN, "Nódulo de 12 x 8 mm en el lóbulo superior izquierdo."),
+        ("measurement", WOMAN, "Masa de 2,5 centímetros."),
+        ("measurement", CT, "Lesión con densidad de 45 UH."),
+        ("measurement", WOMAN, "Nódulo de unos cinco milímetros."),
+        ("sex", WOMAN, "Próstata aumentada de tamaño."),
+        ("sex", WOMAN, "Varón con campos pulmonares bien ventilados."),
+        ("sex", MAN, "Útero en anteversión."),
+        ("sex", MAN, "Mujer con campos pulmonares bien ventilados."),
+        ("sex", MAN, "Ovarios de aspecto habitual."),
+        ("age", WOMAN, "Paciente de 45 años con tos."),
+        ("age", WOMAN, "Paciente de 30 años de edad."),
+        ("age", WOMAN, "Lactante de 6 meses de edad."),
+        ("age", WOMAN, "Tórax de un niño con buena aireación."),
+        ("age", YOUNG, "Tórax de anciana."),
+        ("contrast", CT, "Se realiza estudio con contraste intravenoso."),
+        ("contrast", CT, "Tras la administración de contraste la lesión es homogénea."),
+        ("contrast", MR, "Lesión con realce anular."),
+        ("contrast", MR, "Lesión sin realce."),
+        ("contrast", CT, "En fase arterial el hígado es homogéneo."),
+        ("modality", CT, "La radiografía muestra campos pulmonares aireados."),
+        ("modality", WOMAN, "La tomografía muestra campos pulmonares aireados."),
+        ("modality", WOMAN, "En la RM se observa un hígado homogéneo."),
+        ("modality", WOMAN, "Lesión hipoecoica en el lóbulo hepático."),
+        ("modality", US, "Lesión hiperintensa en T2."),
+        ("modality", MR, "En la placa de tórax se observa buena aireación."),
+        ("meta_talk", WOMAN, "Como modelo de lenguaje, describo las imágenes."),
+        ("meta_talk", WOMAN, "Lo siento, la imagen es borrosa."),
+        ("meta_talk", WOMAN, "No puedo ofrecer un diagnóstico."),
+        ("meta_talk", WOMAN, "Consulte a su médico."),
+    ],
+    "zh": [
+        ("prior", WOMAN, "左肺斑片影较前吸收。"),
+        ("prior", WOMAN, "与前片比较，心影大小相仿。"),
+        ("prior", WOMAN, "对比前次检查，左侧胸腔积液增多。"),
+        ("prior", WOMAN, "左肺结节未见明显变化。"),
+        ("prior", WOMAN, "右肺新发结节影。"),
+        ("prior", WOMAN, "病灶大小稳定。"),
+        ("measurement", WOMAN, "左肺上叶见一枚12mm结节影。"),
+        ("measurement", WOMAN, "肿块大小约3.5×2.8厘米。"),
+        ("measurement", WOMAN, "结节直径约五毫米。"),
+        ("measurement", CT, "病灶CT值约45HU。"),
+        ("sex", WOMAN, "前列腺增大。"),
+        ("sex", WOMAN, "患者男性，心影呈主动脉型。"),
+        ("sex", MAN, "子宫体积增大。"),
+        ("sex", MAN, "女性患者，心影呈主动脉型。"),
+        ("age", WOMAN, "患者45岁，心影呈主动脉型。"),
+        ("age", WOMAN, "6个月婴儿胸部所见。"),
+        ("age", WOMAN, "新生儿胸部所见。"),
+        ("age", YOUNG, "老年性脑改变。"),
+        ("contrast", CT, "增强扫描后病灶呈环形改变。"),
+        ("contrast", CT, "病灶明显强化。"),
+        ("contrast", MR, "病灶未见强化。"),
+        ("contrast", CT, "动脉期肝实质密度均匀。"),
+        ("contrast", CT, "平扫加增强检查。"),
+        ("modality", CT, "胸片示心影呈主动脉型。"),
+        ("modality", WOMAN, "胸部CT示心影呈主动脉型。"),
+        ("modality", CT, "X线示心影呈主动脉型。"),
+        ("modality", WOMAN, "肝内见低回声区。"),
+        ("modality", US, "肝内见长T2信号区。"),
+        ("modality", CT, "磁共振示脑实质信号均匀。"),
+        ("modality", MR, "B超示肝实质均匀。"),
+        ("meta_talk", WOMAN, "作为AI，我描述这些图像。"),
+        ("meta_talk", WOMAN, "作为一个人工智能助手，仅描述图像。"),
+        ("meta_talk", WOMAN, "抱歉，图像模糊。"),
+        ("meta_talk", WOMAN, "我无法给出诊断。"),
+        ("meta_talk", WOMAN, "以上分析仅供参考。"),
+    ],
+}
+SOUND = {
+    "en": [
+        (WOMAN, "No prior study is available for comparison."),
+        (WOMAN, "Prior radiographs were not available."),
+        (WOMAN, "Stability cannot be determined without a prior examination."),
+        (WOMAN, "Comparison with prior imaging is recommended."),
+        (WOMAN, "The left lung is small compared with the right."),
+        (WOMAN, "The patient has had previous surgery."),
+        (MR, "The lesion is dark compared with muscle."),
+        (WOMAN, "There are 12 ribs on each side."),
+        (WOMAN, "The L4 and L5 vertebral bodies are of normal height."),
+        (WOMAN, "The uterus is not seen."),
+        (MAN, "The cervical canal is narrow."),
+        (MAN, "The tunica vaginalis is thin."),
+        (WOMAN, "The bundle of His cannot be assessed."),
+        (WOMAN, "A 61-year-old with clear lungs."),
+        (WOMAN, "A 20-year history of smoking shows."),
+        (WOMAN, "A Child-Pugh score cannot be given."),
+        (CHILD, "The chest of this child is clear."),
+        (CHILD, "A 7-year-old with clear lungs."),
+        (WOMAN, "Non-contrast images show no bleeding."),
+        (CT, "Images were obtained without intravenous contrast."),
+        (CT, "Contrast was not given."),
+        (CT, "A contrast-enhanced CT is recommended."),
+        (MR, "There is good contrast between grey and white matter."),
+        (US, "There is posterior acoustic enhancement."),
+        (GIVEN, "In the arterial phase the mass enhances, unchanged from the prior study."),
+        (WOMAN, "The CT ratio is normal."),
+        (WOMAN, "CT is recommended for further evaluation."),
+        (WOMAN, "Mr. Smith's film is well exposed.".replace("Mr. Smith's", "This")),
+        (NM, "The CT shows no fracture."),
+        (WOMAN, "Type I cannot be told from type II."),
+        (WOMAN, "Salter-Harris type I cannot be excluded."),
+        (WOMAN, "Stenosis of grade I cannot be seen."),
+        (WOMAN, "No displaced rib is seen."),
+    ],
+    "es": [
+        (WOMAN, "No se dispone de estudios previos para comparar."),
+        (WOMAN, "Sin estudios previos disponibles."),
+        (WOMAN, "Se recomienda comparar con estudios previos."),
+        (WOMAN, "Sin cambios degenerativos."),
+        (WOMAN, "No se observan cambios inflamatorios."),
+        (WOMAN, "La pared anterior del tórax es simétrica."),
+        (WOMAN, "El mediastino anterior es de aspecto habitual."),
+        (WOMAN, "El hemidiafragma derecho es más alto respecto al izquierdo."),
+        (WOMAN, "Se cuentan 12 costillas en cada lado."),
+        (WOMAN, "Cuerpos vertebrales L4 y L5 de altura conservada."),
+        (WOMAN, "No se observa el útero."),
+        (MAN, "El canal cervical es estrecho."),
+        (MAN, "Articulación del hombro congruente."),
+        (WOMAN, "Paciente de 61 años con tos."),
+        (WOMAN, "Tabaquismo de 20 años de evolución."),
+        (WOMAN, "Cirugía de hace 10 años."),
+        (CHILD, "Niño de 7 años con buena aireación."),
+        (CT, "Se realiza estudio sin contraste."),
+        (CT, "Estudio simple, sin administración de contraste intravenoso."),
+        (CT, "No se ha administrado contraste."),
+        (CT, "Se recomienda TC con contraste."),
+        (US, "Realce acústico posterior."),
+        (GIVEN, "Tras la administración de contraste el realce es homogéneo, sin cambios respecto al estudio previo."),
+        (MR, "Placas de ateroma en la carótida."),
+        (CT, "Placas pleurales en ambas bases."),
+        (MR, "Placa de osteosíntesis en el fémur."),
+        (WOMAN, "La radiografía de tórax muestra buena aireación."),
+        (WOMAN, "Se sugiere completar con TC."),
+        (NM, "La radiografía muestra buena aireación."),
+        (WOMAN, "No se puede descartar una fisura costal."),
+    ],
+    "zh": [
+        (WOMAN, "无前片对比。"),
+        (WOMAN, "未提供既往影像资料，无法比较。"),
+        (WOMAN, "请结合既往影像检查。"),
+        (WOMAN, "建议复查。"),
+        (WOMAN, "左侧膈面较对侧抬高。"),
+        (WOMAN, "纵隔前缘光整。"),
+        (WOMAN, "左侧第5肋骨走行自然。"),
+        (WOMAN, "心胸比约0.5。"),
+        (WOMAN, "子宫未见显示。"),
+        (MAN, "椎体及附件骨质完整。"),
+        (MAN, "颈动脉内膜光整。"),
+        (MR, "胎儿型大脑后动脉。"),
+        (WOMAN, "患者61岁，心影呈主动脉型。"),
+        (WOMAN, "50岁以上人群常见。"),
+        (CHILD, "儿童胸部，心影大小正常。"),
+        (CT, "本次未行增强扫描。"),
+        (CT, "建议增强扫描进一步检查。"),
+        (CT, "未使用对比剂。"),
+        (US, "后方回声增强。"),
+        (GIVEN, "增强扫描病灶明显强化，较前增大。"),
+        (WOMAN, "胸片示心影呈主动脉型。"),
+        (WOMAN, "必要时行CT检查。"),
+        (MR, "T1椎体信号均匀。"),
+        (NM, "胸部CT示心影呈主动脉型。"),
+        (WOMAN, "双肺未见实质性病变，纵隔居中。"),
+    ],
+}
+
+
+def of_language(language, findings, impression=None, context=WOMAN):
+    text = f"Findings: {findings}\nImpression: {impression or AS_DESCRIBED[language]}"
+    return flags(text, context=context, protocol=EVERY_CHECK, language=language)
+
+
+@pytest.mark.parametrize(
+    ("language", "name", "context", "sentence"), [(lang, *row) for lang, rows in ODD.items() for row in rows]
+)
+def test_an_odd_sentence_is_flagged_in_each_language_and_for_nothing_else(language, name, context, sentence):
+    assert of_language(language, sentence, context=context) == {(name, "findings-m1")}
+
+
+@pytest.mark.parametrize(
+    ("language", "context", "sentence"), [(lang, *row) for lang, rows in SOUND.items() for row in rows]
+)
+def test_a_sound_sentence_raises_no_false_alarm_in_any_language(language, context, sentence):
+    assert of_language(language, sentence, context=context) == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression"),
+    [
+        ("en", "There is a left pleural effusion without pneumothorax.", "Right pleural effusion."),
+        ("en", "The right lung is clear, but there is an opacity on the left.", "Opacity on the right."),
+        ("en", "Left-sided effusion.", "Bilateral effusions."),
+        ("es", "Derrame pleural izquierdo, sin neumotórax.", "Derrame pleural derecho."),
+        (
+            "es",
+            "Pulmón derecho sin alteraciones, pero se observa una opacidad en la base izquierda.",
+            "Opacidad derecha.",
+        ),
+        ("es", "Opacidad en el hemitórax izquierdo.", "Opacidades bilaterales."),
+        ("es", "Fractura de la muñeca izq. Partes blandas normales.", "Fractura de la muñeca derecha."),
+        ("zh", "左肺上叶见结节影，边界清晰，右肺未见异常。", "右肺上叶结节。"),
+        ("zh", "左侧胸腔积液，未见气胸。", "双侧胸腔积液。"),
+        ("zh", "右肺清晰，左肺下叶见斑片影。", "右肺下叶肺炎。"),
+        ("zh", "左肾见结石影。", "两侧肾结石。"),
+        ("zh", "左肺见斑片影。", "左右肺炎症。"),
+    ],
+)
+def test_the_impression_on_another_side_is_flagged_in_each_language(language, findings, impression):
+    assert of_language(language, findings, impression) == {("laterality", "impression-m1")}
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression"),
+    [
+        ("en", "There is a left effusion.", "Left effusion; the right lung is clear."),
+        ("en", "Bilateral effusions.", "Right effusion."),
+        ("en", "Both lungs show opacities.", "Left basal opacity."),
+        ("en", "There is a left effusion on both views.", "Left effusion."),
+        ("en", "There is a left effusion, on the right side of the picture.", "Left effusion."),
+        ("en", "There is a left effusion.", "Left effusion. CT of the right side may be considered."),
+        ("es", "Derrame pleural izquierdo.", "Derrame pleural izquierdo; sin derrame derecho."),
+        ("es", "Derrame en ambos hemitórax.", "Derrame derecho."),
+        ("es", "Opacidades bilaterales.", "Opacidad izquierda."),
+        ("es", "Derrame izquierdo en ambas proyecciones.", "Derrame izquierdo."),
+        ("zh", "左肺见结节影。", "左肺结节，右肺未见异常。"),
+        ("zh", "双肺见斑片影。", "右肺炎症。"),
+        ("zh", "两侧胸腔积液。", "左侧胸腔积液。"),
+        ("zh", "左肺见结节影，左右径大于上下径。", "左肺结节。"),
+        ("zh", "取右侧卧位，左肺见结节影。", "左肺结节。"),
+    ],
+)
+def test_sides_that_agree_are_not_flagged_in_any_language(language, findings, impression):
+    assert of_language(language, findings, impression) == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "context", "sentence"),
+    [
+        ("en", LEFT, "The right wrist shows a fracture."),
+        ("en", LEFT, "No fracture of the right wrist."),
+        ("en", RIGHT, "Dislocation of the left shoulder."),
+        ("es", LEFT, "Muñeca derecha sin fracturas."),
+        ("es", RIGHT, "Fractura del hombro izquierdo."),
+        ("zh", LEFT, "右腕关节未见骨折。"),
+        ("zh", RIGHT, "左肩关节脱位。"),
+    ],
+)
+def test_a_side_that_was_not_examined_is_flagged_in_each_language(language, context, sentence):
+    assert of_language(language, sentence, context=context) == {("laterality", "findings-m1")}
+
+
+@pytest.mark.parametrize(
+    ("language", "context", "sentence"),
+    [
+        ("en", LEFT, "All right, the wrist joint is congruent."),
+        ("en", LEFT, "The view is taken at a right angle."),
+        ("en", RIGHT, "The soft tissues are left in place."),
+        ("en", LEFT, "Left wrist, compared with the right side."),
+        ("en", LEFT, "A radiograph of the right wrist is recommended."),
+        ("es", LEFT, "Fractura de la muñeca izquierda."),
+        ("es", LEFT, "Se recomienda radiografía de la muñeca derecha."),
+        ("es", RIGHT, "Ambas muñecas son simétricas."),
+        ("zh", LEFT, "左腕关节骨折。"),
+        ("zh", RIGHT, "建议左侧对照摄片。"),
+        ("zh", RIGHT, "取左侧位，关节间隙均匀。"),
+    ],
+)
+def test_the_side_that_was_examined_and_words_that_are_no_side_are_not_flagged(language, context, sentence):
+    assert of_language(language, sentence, context=context) == set()
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression"),
+    [
+        ("en", "There is a pleural effusion without pneumothorax.", "No acute abnormality."),
+        ("en", "The heart is enlarged.", "Normal chest radiograph."),
+        ("en", "Apart from a basal consolidation, the lungs are clear.", "Normal."),
+        ("en", "The lungs are clear. The heart is of normal size.", "Pleural effusion."),
+        ("es", "Derrame pleural, sin neumotórax.", "Sin hallazgos patológicos."),
+        ("es", "Consolidación basal.", "Radiografía de tórax normal."),
+        ("es", "No se observan fracturas, pero hay un hematoma.", "Estudio dentro de la normalidad."),
+        ("es", "Campos pulmonares libres. Silueta cardíaca normal.", "Neumonía basal."),
+        ("zh", "左肺见斑片影，未见胸腔积液。", "胸部未见明显异常。"),
+        ("zh", "心影增大。", "心肺未见异常。"),
+        ("zh", "肋骨骨折，断端对位可。", "胸片正常。"),
+        ("zh", "双肺清晰，心影大小正常。", "左肺炎症。"),
+    ],
+)
+def test_findings_and_impression_that_contradict_each_other_are_flagged_in_each_language(
+    language, findings, impression
+):
+    assert of_language(language, findings, impression) == {("contradiction", "impression-m1")}
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression"),
+    [
+        ("en", "No consolidation, effusion or pneumothorax.", "No acute abnormality."),
+        ("en", "There is an old healed rib fracture.", "No acute abnormality."),
+        ("en", "There is a joint effusion.", "No acute fracture. Joint effusion."),
+        ("en", "Basal opacity, otherwise normal lungs.", "Basal opacity."),
+        ("en", "There is a basal opacity.", "No acute abnormality apart from a basal opacity."),
+        ("es", "No se observan consolidaciones, derrame ni neumotórax.", "Sin hallazgos patológicos."),
+        ("es", "Fractura costal antigua consolidada.", "Sin hallazgos agudos."),
+        ("es", "No se puede descartar una fractura.", "Posible fractura."),
+        ("es", "Opacidad basal, por lo demás normal.", "Opacidad basal."),
+        ("zh", "未见骨折，脱位征象。", "未见明显异常。"),
+        ("zh", "肋骨陈旧骨折。", "未见急性异常。"),
+        ("zh", "双肺未见结节、肿块及实变影，胸腔无积液。", "胸部未见异常。"),
+        ("zh", "不能除外骨折。", "骨折待排。"),
+        ("zh", "左肺见边界清晰的结节影。", "左肺结节。"),
+        ("zh", "影像不支持肺炎。", "胸部未见异常。"),
+    ],
+)
+def test_findings_and_impression_that_agree_are_not_flagged_in_any_language(language, findings, impression):
+    assert of_language(language, findings, impression) == set()
+
+
+@pytest.mark.parametrize(
+    ("comparison", "expected"), [("Chest radiograph of 3 March 2021.", {("prior", "comparison-m1")}), ("None.", set())]
+)
+def test_an_examination_named_under_comparison_is_made_up(comparison, expected):
+    assert flags(f"Comparison: {comparison}\n{GOOD}") == expected
+
+
+def test_what_was_told_may_speak_of_other_examinations():
+    told = "Clinical information: Nodule on a prior CT."
+    assert flags(f"{told}\n{GOOD}", protocol=EVERY_CHECK) == set()
+
+
+ENGLISH = "There is an opacity in the left upper zone and the heart is not enlarged."
+SPANISH = "Se observa una opacidad en el campo superior del pulmón izquierdo."
+CHINESE = "左肺上叶见斑片状密度增高影，心影未见增大。"
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression", "expected"),
+    [
+        ("es", ENGLISH, "Opacity in the left upper zone.", None),
+        ("zh", ENGLISH, "Opacity in the left upper zone.", None),
+        ("zh", "Left upper zone opacity. Normal heart size. Sharp costophrenic angles.", "Opacity.", None),
+        ("en", SPANISH, "Opacidad en el campo superior.", None),
+        ("zh", SPANISH, "Opacidad en el campo superior.", None),
+        ("en", CHINESE, "左肺上叶炎症。", None),
+        ("es", CHINESE, "左肺上叶炎症。", None),
+        ("es", f"{SPANISH} {SPANISH[:-1]} y en la base del mismo. {ENGLISH}", SPANISH, "findings-m3"),
+        ("en", f"{ENGLISH} There is no effusion on the left or the right. {CHINESE}", ENGLISH, "findings-m3"),
+        ("zh", f"{CHINESE}双侧肋膈角锐利，膈面光整，纵隔居中。左肺门影增浓。{ENGLISH}", CHINESE * 2, "findings-m4"),
+    ],
+)
+def test_an_answer_in_another_language_than_asked_for_is_flagged(language, findings, impression, expected):
+    assert ("language", expected) in of_language(language, findings, impression)
+
+
+@pytest.mark.parametrize(
+    ("language", "findings", "impression"),
+    [
+        ("en", ENGLISH, "Opacity in the left upper zone."),
+        ("es", SPANISH, "Opacidad en el campo superior izquierdo."),
+        ("zh", CHINESE, "左肺上叶炎症。"),
+        ("zh", "胸部CT（HRCT, lung window）示左肺GGO。", "左肺GGO。"),
+        ("en", "No focal consolidation.", "Normal."),
+        ("es", "Normal.", "Normal."),
+        ("en", "Clear lungs. Sharp angles.", "Status after cholecystectomy, en bloc resection, de novo lesion, et al."),
+        (None, SPANISH, "Opacidad en el campo superior izquierdo."),
+        (None, CHINESE, "左肺上叶炎症。"),
+    ],
+)
+def test_an_answer_in_the_language_or_too_short_to_tell_is_not_flagged(language, findings, impression):
+    text = f"Findings: {findings}\nImpression: {impression}"
+    assert "language" not in {n for n, _ in flags(text, protocol=EVERY_CHECK, language=language)}
+
+
+def test_an_answer_in_the_wrong_language_is_still_held_against_what_it_says():
+    found = of_language("es", "The opacity is unchanged and there is a nodule of 12 mm in the left lung.", ENGLISH)
+    assert {("language", None), ("prior", "findings-m1"), ("measurement", "findings-m1")} <= found
+
+
+@pytest.mark.parametrize("language", sorted(PHRASES))
+def test_every_language_looks_for_the_same_families_of_modalities(language):
+    assert set(PHRASES[language].modalities) == set(PHRASES["en"].modalities)
