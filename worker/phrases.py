@@ -67,20 +67,26 @@ class Phrases:
     meta: re.Pattern[str]
     small_words: frozenset[str] = frozenset()
 
+    def described(self, text: str) -> list[str]:
+        """The clauses of a folded sentence, without advice."""
+        clauses = [c for part in self.clause.split(text) if any(map(str.isalnum, c := part.strip()))]
+        return [clause for clause in clauses if not self.advice.search(clause)]
+
     def affirmed(self, text: str) -> Iterator[str]:
         """The clauses of a folded sentence that say something is there.
 
         In "right lung, no nodule" the first clause says nothing yet: it is what the denial is about.
         """
-        clauses = [c for part in self.clause.split(text) if any(map(str.isalnum, c := part.strip()))]
-        for clause, following in zip(clauses, [*clauses[1:], ""], strict=True):
+        clauses = self.described(text)
+        for clause, following in zip(clauses, [*clauses[1:], ""], strict=False):
             denied = self.absent.match(following) and not self.abnormal.search(clause)
             if not denied and not self.absent.search(clause):
                 yield clause
 
 
 def _any(*alternatives: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![a-z0-9])(?:{'|'.join(alternatives)})(?![a-z0-9])")
+    """One of these, not within a Latin word or number; beside an ideograph there is no such limit."""
+    return re.compile(rf"(?:(?<![a-z0-9])|(?![a-z0-9]))(?:{'|'.join(alternatives)})(?:(?![a-z0-9])|(?<![a-z0-9]))")
 
 
 _NUMBER = r"\d[\d.,]*"
@@ -97,7 +103,7 @@ _ENGLISH = Phrases(
     ),
     right=_any(
         rf"(?<!all )(?<!is )right(?:ward|-sided)?(?! (?:angle\w*|away|now|after|before|next|behind)\b){_OF_THE_PICTURE}{_NOT_A_SIDE}",
-        rf"(?<=is )right(?= (?:sided|upper|lower|middle|lung|pleural)\b){_OF_THE_PICTURE}",
+        r"(?<=is )right(?=[ -](?:sided|upper|lower|middle|lung|pleural)\b)",
     ),
     both=_any(
         "bilateral(?:ly)?",
@@ -107,7 +113,8 @@ _ENGLISH = Phrases(
         r"[;:]|,?\s*\b(?:but|however|although|though|whereas|while|except(?: for)?|apart from|aside from)\b"
         r"|,?\s+(?=(?:otherwise|without|with (?:no|normal|clear)|and (?:no|normal|clear))\b)"
         r"|,?\s+with\s+(?=(?:an?|left|right|bilateral|mild|moderate|small|large|associated)\b)"
-        r"|,\s+(?=(?:there|the|an?|no|with|which)\b)|\s+and\s+(?=(?:there|the)\b)"
+        r"|,\s+(?=(?:there|the|an?|no|with|which|recommend\w*|suggest\w*|consider|advise|ct|mri|further|follow|correlat\w+)\b)"
+        r"|,\s+(?=[^,;]*\b(?:recommended|advised|suggested|may help|could help)\b)|\s+and\s+(?=(?:there|the)\b)"
     ),
     absent=_any(
         "no|not|nor|none|without|normal(?:ly)?|clear|unremarkable|intact|absent|absence of|negative|free of",
@@ -120,7 +127,7 @@ _ENGLISH = Phrases(
         r"aneurysm\w*|thromb\w+|embol\w+|dilat\w+|thicken\w+|dislocat\w+|hernia\w*|cysts?|calcul(?:us|i)",
     ),
     old=_any(
-        r"old|heal(?:ed|ing)|chronic|calcifi\w+|degenerative|post-?(?:operative|surgical)|stable|unchanged",
+        r"(?<!-)(?<!year )(?<!years )old|heal(?:ed|ing)|chronic|calcifi\w+|degenerative|post-?(?:operative|surgical)|stable|unchanged",
         r"benign|sequelae?|scar\w*",
     ),
     all_normal=_any(
@@ -143,23 +150,26 @@ _ENGLISH = Phrases(
         "interval (?:change|increase|decrease|improvement|development|growth|progression|resolution|worsening|removal|placement)",
         "previously",
         r"previous (?:\w+ )?" + _EXAMS,
-        r"(?:since|from|on|to|with|than) (?:the |a |her |his )?(?:prior|previous|last)\b(?! (?:surg|oper|fract|trauma|infect)\w*)",
+        r"(?:since|from|on|to|with|than) (?:the |a |her |his )?(?:prior|previous|last)(?=\W*$|[.,;)]| (?:one|visit|day)\b| "
+        + _EXAMS
+        + ")",
         rf"(?:prior|earlier) (?:chest |abdominal |outside |available )?{_EXAMS}",
         "(?:is|are|remains?|appears?) (?:grossly |essentially |overall )?stable",
-        "(?:has|have) (?:slightly |markedly |significantly )?(?:improved|worsened|resolved|increased|decreased|progressed|enlarged|grown)",
+        "(?:has|have) (?:slightly |markedly |significantly )?(?:improved|worsened|resolved|progressed|grown)",
+        r"(?:has|have) (?:slightly |markedly |significantly )?(?:increased|decreased|enlarged)(?=\W*$|[.,;]| (?:in|since|slightly|markedly|and|compared|from)\b)",
         "again (?:seen|noted|demonstrated|identified|shown)",
         rf"new(?:ly)? (?:\w+ ){{0,2}}?{_FINDING}",
         "no (?:significant |interval |appreciable )*change",
     ),
     no_prior=_any(
-        "(?:no|without(?: any)?|absence of|lack of) (?:relevant |recent |other |available |such |access to )*(?:prior|previous|earlier|comparison|old)",
+        "(?:no|without(?: any| an?)?|absence of|lack of) (?:relevant |recent |other |available |such |access to )*(?:prior|previous|earlier|comparison|old (?:film|stud|image))",
         r"(?:prior|previous|earlier|comparison)\b[^.]{0,50}\b(?:un|not (?:been )?|none )(?:available|provided|given|possible|at hand|submitted)",
         r"none (?:available|given|provided)|(?:no|without)\b[^.]{0,30}\b(?:for|available for) comparison",
-        "(?:cannot|can not|could not) be (?:compared|determined|assessed)",
+        "(?:cannot|can not|could not) be compared",
     ),
     measure=re.compile(
         rf"(?:{_NUMBER}|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|half an?))[\s-]*"
-        r"(?:mm|cm|ml|cc|hu|inch(?:es)?|millimet(?:er|re)s?|centimet(?:er|re)s?|millilit(?:er|re)s?|hounsfield)(?![a-z])"
+        r"(?:mm|cm|ml|cc(?! (?:view|projection|image|and)s?)|hu|inch(?:es)?|millimet(?:er|re)s?|centimet(?:er|re)s?|millilit(?:er|re)s?|hounsfield)(?![a-z])"
         r"|\b(?:hounsfield units?|hu)\s*(?:of|=|:)?\s*-?\d"
     ),
     of_men=_any(
@@ -168,7 +178,7 @@ _ENGLISH = Phrases(
     ),
     of_women=_any(
         r"uter(?:us|ine)|ovar(?:y|ies|ian)|endometri\w*|myometri\w*|(?:uterine )?cervix|vagina[ls]?|fallopian",
-        r"adnexal (?:mass|cyst|lesion)|hysterectom\w*|females?|wom[ae]n|lady|girls?|she|her|pregnan\w*",
+        r"adnexal (?:mass|cyst|lesion)|hysterectom\w*|females?|wom[ae]n|lady|girls?|she|her(?!-)|pregnan\w*",
         r"f(?:o)?etus|gestational sac|postmenopaus\w*",
     ),
     aged=_any(r"(\d{1,3})[- ]?years?[- ]?old|(\d{1,3}) ?(?:y/o|yo|y\.o\.?)|(\d{1,3}) years of age|aged (\d{1,3})"),
@@ -217,7 +227,7 @@ _ENGLISH = Phrases(
 
 _PICTURED = r"(?! de la (?:imagen|pantalla|fotografia|foto))"
 _ESTUDIO = r"(?:estudio|examen|exploracion|control|radiografia|placa|tc|tac|rm|rmn|resonancia|tomografia|ecografia|imagen|informe|prueba)(?:e?s)?"
-_ANTERIOR = r"(?:previ[oa]s?|anterior(?:es)?|de fecha|realizad[oa]s? (?:el|en)|del? (?:\d|[12]\d{3}))"
+_ANTERIOR = r"(?:previ[oa]s?|(?<!imagen )(?<!imagenes )anterior(?:es)?|de fecha|realizad[oa]s? (?:el|en)|del? (?:dia )?\d{1,2}(?:[/-]| de [a-z]+ de)|del? (?:ano )?[12]\d{3})"
 _HALLAZGO = r"(?:opacidad\w*|consolidacion\w*|infiltrad\w*|nodul\w*|masas?|lesion\w*|derrames?|fracturas?)"
 
 _SPANISH = Phrases(
@@ -232,13 +242,13 @@ _SPANISH = Phrases(
         r"[;:]|,?\s*\b(?:pero|aunque|mientras que|sin embargo|no obstante|excepto|salvo|a excepcion de|con excepcion de)\b"
         r"|,?\s+(?=(?:sin|y sin|y no|por lo demas)\b)"
         r"|,?\s+con\s+(?=(?:una?|leve|pequen[oa]|moderad[oa]|gran|derrame)\b)"
-        r"|,\s+(?=(?:se|hay|existen?|el|la|los|las|una?|no|con|que|presenta)\b)"
+        r"|,\s+(?=(?:se|hay|existen?|el|la|los|las|una?|no|con|que|presenta|recom\w+|suger\w+|valorar|considerar|completar|conviene|a correlacionar|correlacionar)\b)"
         r"|\s+y\s+(?=(?:se|hay|existen?|el|la|los|las|una?)\b)"
     ),
     absent=_any(
         r"no(?! (?:se )?(?:pueden? )?(?:descart|exclu)\w*)|sin(?! embargo)|ausencia|ausentes?|ningun[oa]?s?",
         "ni|tampoco|normal(?:es|mente|idad)?|conservad[oa]s?|libres?|permeables?|integr[oa]s?|indemnes?",
-        r"respetad[oa]s?|negativ[oa]s?|(?<!no )se descartan?|poco probable|claros(?=$|\W)",
+        r"respetad[oa]s?|negativ[oa]s?|(?<!no )se descartan?|poco probable|claros",
     ),
     abnormal=_any(
         r"opacidad\w*|consolidacion\w*|infiltrad\w*|vidrio (?:deslustrado|esmerilado)|derrames?|neumotorax",
@@ -248,7 +258,7 @@ _SPANISH = Phrases(
         "calculos?",
     ),
     old=_any(
-        r"antigu[oa]s?|cronic[oa]s?|calcifi\w+|calcio|degenerativ[oa]s?|consolidada? antigua|residual(?:es)?",
+        r"antigu[oa]s?|cronic[oa]s?|calcifi\w+|calcio|degenerativ[oa]s?|residual(?:es)?",
         r"secuelas?|cicatri\w+|pos?t?-?(?:quirurgic|operatori)[oa]s?|estables?|benign[oa]s?|sin cambios",
     ),
     all_normal=_any(
@@ -266,7 +276,7 @@ _SPANISH = Phrases(
     prior=_any(
         rf"(?:comparacion|comparad[oa]s?|comparando|comparativamente) (?:con|a|al)\b[^.]{{0,40}}\b(?:{_ESTUDIO}|previ[oa]s?)",
         rf"(?:respecto|con relacion|en relacion|frente) (?:con |del? |al? |(?:el|la|los|las) )+(?:{_ESTUDIO}|previ[oa]s?|anterior(?:es)?)",
-        rf"{_ESTUDIO} (?:\w+ ){{0,3}}?{_ANTERIOR}",
+        rf"{_ESTUDIO} (?:(?:simple|radiologic[oa]|de (?:torax|abdomen|control|craneo|columna|pelvis|rodilla|mama)) ){{0,2}}{_ANTERIOR}",
         rf"(?:previ[oa]s?|anterior(?:es)?) {_ESTUDIO}",
         r"sin (?:grandes |claros )?cambios(?: (?:significativ|evolutiv|relevant|apreci|valorabl|de interes|important)\w*)*(?=\s*(?:[.,;)]|$|respecto|con respecto|en relacion|desde|en el intervalo|frente))",
         r"no (?:se (?:observan|aprecian|identifican|evidencian)|hay|existen|ha habido) cambios (?:significativ\w+|evolutiv\w+|relevantes|respecto|desde|con respecto)",
@@ -291,13 +301,13 @@ _SPANISH = Phrases(
         "varon(?:es)?|hombres?|(?:sexo|paciente) masculino|masculino de",
     ),
     of_women=_any(
-        r"utero|uterin[oa]s?|ovari\w*|endometri\w*|miometri\w*|cervix|vagina(?:l|les)?",
+        r"utero|uterin[oa]s?|ovari\w*|endometri\w*|miometri\w*|cervix|(?<!tunica )vagina(?:l|les)?",
         r"trompas? (?:uterina|de falopio)|anexial(?:es)?|histerectom\w*|mujer(?:es)?",
         r"(?:sexo|paciente) femenin[oa]|femenina de|embaraz\w*|gestante|gestacion(?:al)?|feto",
         r"posmenopausic\w*",
     ),
     aged=_any(
-        r"(?<!evolucion )(?<!historia )(?<!seguimiento )(?<!duracion )(?<!mas )(?<!menos )(?<!mayor )(?<!menor )(?<!mayores )(?<!menores )(?<!fumador )(?<!fumadora )(?<!tabaquismo )(?<!partir )(?<!antecedente )(?<!antecedentes )de (\d{1,3}) anos(?! (?:de (?!edad)|atras|antes))",
+        r"(?<!evolucion )(?<!historia )(?<!seguimiento )(?<!duracion )(?<!mas )(?<!menos )(?<!mayor )(?<!menor )(?<!mayores )(?<!menores )(?<!fumador )(?<!fumadora )(?<!tabaquismo )(?<!partir )(?<!osea )(?<!antecedente )(?<!antecedentes )de (\d{1,3}) anos(?! (?:de (?!edad)|atras|antes))",
         r"(\d{1,3}) anos de edad|edad(?: de|:)? (\d{1,3})",
     ),
     months=_any(r"de (\d{1,2}) (?:meses|semanas|dias)(?: de (?:edad|vida))|lactante de (\d{1,2}) meses"),
@@ -349,7 +359,7 @@ _CHINESE = Phrases(
     ),
     # a comma begins a statement where a verb follows or a side does; "未见骨折,脱位征象" goes on
     clause=re.compile(
-        r"[;:。]|但|然而|仅(?=[左右见])|[,，](?=[左右双两]|[^,，;:。]*(?:见|示|呈|为|有|可|增|扩|考虑|提示|伴|清|正常|无|未|宽|窄|移|变|居中|通畅))"
+        r"[;:。]|但|然而|仅(?=[左右见])|[,，](?=[左右双两]|[^,，;:。]*(?:见|示|呈|为|有|可|增|扩|考虑|提示|伴|清|正常|无|未|宽|窄|移|变|居中|通畅|建议|请|必要时|进一步|随访|复查))"
     ),
     absent=_any(
         "未(?:见|发现|显示|及|示|探及|累及|触及|增|扩|闻及)|无(?!回声|强化|名|菌|定形|痛|法)|没有|不支持",
@@ -372,11 +382,11 @@ _CHINESE = Phrases(
     ),
     prior=_any(
         r"较(?:前(?!方|部|缘|壁|下|上)|先前|上次|以前|既往|旧片|原片|20\d\d)",
-        "(?:与|同|和|对比|比较|对照|比)[^,。;]{0,12}(?:前片|前次|上次|旧片|老片|原片|先前|既往|此前|之前)",
+        "(?:与|同|和|对比|比较|对照|比)[^,。;]{0,12}(?:前片|前次|上次|旧片|老片|原片)|(?:与|同|和|对比|比较)[^,。;]{0,6}(?:既往|先前|此前|之前)[^,。;]{0,8}(?:比|对照|相仿|相似|影像|检查|片|ct|mr)",
         "(?:前片|前次|上次|旧片|老片)[^,。;]{0,8}(?:比较|对比|相比|对照|相仿|检查|示|所见)",
         rf"(?:既往|先前|此前|前次|原){_ZH_EXAM}",
         "(?:与|同)前(?:相仿|大致|比|基本|一致|片)|(?:大致|基本)同前",
-        "(?:未见|无|没有)(?:明显|显著|著)?(?:变化|改变(?=[,。;]|$))|变化不(?:大|明显|著)",
+        "(?:未见|无|没有)(?:明显|显著|著)?变化|变化不(?:大|明显|著)",
         "(?:病灶|病变|结节|肿块|大小)[^,。;]{0,4}(?<!不)稳定|新发(?!脑梗|梗死|腔梗|骨折|急性)",
         "新出现|新增(?:病灶|结节)|复查(?:示|见|显示|片)",
         "(?:病灶|炎症|渗出|积液|结节|水肿|血肿)[^,。;]{0,6}(?:较.{0,8})?(?:已?(?:明显|部分|完全)?(?:吸收|消失|好转))",
@@ -395,12 +405,12 @@ _CHINESE = Phrases(
         "子宫|卵巢|输卵管|宫颈|宫腔|阴道|(?:双侧?|左侧?|右侧?)附件区|女(?:性|子|士|童|孩|婴)|患者,?女",
         "女[,、/]|妊娠|孕(?:囊|妇|周)|怀孕|胎儿(?!型)|绝经",
     ),
-    aged=re.compile(r"(?<!\d)(\d{1,3})\s*周?岁(?!以上|以下|以前|以后|之前|之后|时|起)"),
+    aged=re.compile(r"(?<!\d)(?<!骨龄)(?<!骨龄[约为])(\d{1,3})\s*周?岁(?!以上|以下|以前|以后|之前|之后|时|起)"),
     months=re.compile(r"(?<!\d)(\d{1,2})\s*个?(?:月|天|日)(?:龄|大|婴|患儿|幼儿)"),
     child=_any("儿童|患儿|婴(?:儿|幼儿)|新生儿|小儿|幼儿|[男女]童"),
     elder=_any("老年|高龄"),
     contrast=_any(
-        "(?<!回声)增强(?=扫描|后|ct|mr|检查|示|图像|各期|呈|[,。])(?!后方)|(?<!未见回声)强化|对比剂|造影剂",
+        "(?<!回声)增强(?=扫描|后(?!方)|ct|mr|检查|示|图像|各期)|(?<=[行及加和+])增强|强化|对比剂|造影剂",
         "(?:动脉|静脉|门脉|门静脉|延迟|实质)期|钆",
     ),
     no_contrast=_any(

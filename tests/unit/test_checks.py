@@ -179,6 +179,13 @@ ODD = {
         ("meta_talk", WOMAN, "I cannot provide a diagnosis."),
         ("meta_talk", WOMAN, "As a large language model it is limited."),
         ("meta_talk", WOMAN, "Please consult a qualified radiologist."),
+        ("prior", WOMAN, "The effusion has increased."),
+        ("prior", WOMAN, "The opacity has increased in size, follow-up is recommended."),
+        ("prior", CT, "The nodule is larger than on the previous CT."),
+        ("sex", MAN, "Her lungs are clear."),
+        ("contrast", CT, "The mass shows rim enhancement, biopsy is advised."),
+        ("measurement", WOMAN, "Half an inch of air is seen."),
+        ("meta_talk", WOMAN, "The lungs are clear, but I am not able to see the apices."),
     ],
     "es": [
         ("prior", WOMAN, "La opacidad permanece estable."),
@@ -219,6 +226,11 @@ ODD = {
         ("meta_talk", WOMAN, "Lo siento, la imagen es borrosa."),
         ("meta_talk", WOMAN, "No puedo ofrecer un diagnóstico."),
         ("meta_talk", WOMAN, "Consulte a su médico."),
+        ("prior", WOMAN, "Derrame mayor que en el estudio de fecha 3/2/2021."),
+        ("prior", WOMAN, "Crecimiento respecto a la previa, se recomienda biopsia."),
+        ("prior", WOMAN, "Comparado con la radiografía de tórax anterior, hay mejoría."),
+        ("sex", MAN, "Paciente femenina con buena aireación."),
+        ("contrast", CT, "Captación de contraste periférica, se recomienda biopsia."),
     ],
     "zh": [
         ("prior", WOMAN, "左肺斑片影较前吸收。"),
@@ -256,6 +268,12 @@ ODD = {
         ("meta_talk", WOMAN, "抱歉，图像模糊。"),
         ("meta_talk", WOMAN, "我无法给出诊断。"),
         ("meta_talk", WOMAN, "以上分析仅供参考。"),
+        ("prior", WOMAN, "与前片对比右肺结节增大，建议随访。"),
+        ("prior", CT, "与既往CT比较，病灶增多。"),
+        ("prior", WOMAN, "左侧胸腔积液大致同前。"),
+        ("contrast", CT, "病灶环形强化，建议穿刺活检。"),
+        ("contrast", CT, "行增强后肝实质均匀。"),
+        ("sex", MAN, "双侧附件区见囊性灶。"),
     ],
 }
 SOUND = {
@@ -293,6 +311,14 @@ SOUND = {
         (WOMAN, "Salter-Harris type I cannot be excluded."),
         (WOMAN, "Stenosis of grade I cannot be seen."),
         (WOMAN, "No displaced rib is seen."),
+        (WOMAN, "The lung has increased markings."),
+        (WOMAN, "The opacity extends from the last rib."),
+        (WOMAN, "Changes are consistent with prior granulomatous infection."),
+        (WOMAN, "Follow-up is advised, and if available prior films should be compared."),
+        (WOMAN, "There are 2 CC views."),
+        (WOMAN, "The tumour is HER-2 positive."),
+        (US, "Through-transmission shows acoustic enhancement."),
+        (WOMAN, "Both the frontal and lateral views are well exposed."),
     ],
     "es": [
         (WOMAN, "No se dispone de estudios previos para comparar."),
@@ -325,6 +351,14 @@ SOUND = {
         (WOMAN, "Se sugiere completar con TC."),
         (NM, "La radiografía muestra buena aireación."),
         (WOMAN, "No se puede descartar una fisura costal."),
+        (WOMAN, "Imagen nodular en el mediastino anterior."),
+        (MR, "RM de la cara anterior del muslo."),
+        (WOMAN, "Radiografía de 2 proyecciones."),
+        (CT, "TC de 64 detectores."),
+        (WOMAN, "Edad ósea de 12 años."),
+        (WOMAN, "Radiografía anteroposterior de la mano."),
+        (MAN, "Túnica vaginal delgada."),
+        (WOMAN, "Se recomienda TC con contraste y comparar con estudios anteriores."),
     ],
     "zh": [
         (WOMAN, "无前片对比。"),
@@ -352,6 +386,13 @@ SOUND = {
         (MR, "T1椎体信号均匀。"),
         (NM, "胸部CT示心影呈主动脉型。"),
         (WOMAN, "双肺未见实质性病变，纵隔居中。"),
+        (WOMAN, "双肺纹理增强，肺门居中。"),
+        (WOMAN, "椎体骨质未见明显改变。"),
+        (WOMAN, "骨龄12岁。"),
+        (WOMAN, "改变与既往外伤有关。"),
+        (WOMAN, "左肺结节，建议CT增强扫描并与前片比较。"),
+        (MR, "脑实质内未见异常信号。"),
+        (WOMAN, "心脏左右径在正常范围。"),
     ],
 }
 
@@ -394,6 +435,10 @@ def test_a_sound_sentence_raises_no_false_alarm_in_any_language(language, contex
         ("zh", "右肺清晰，左肺下叶见斑片影。", "右肺下叶肺炎。"),
         ("zh", "左肾见结石影。", "两侧肾结石。"),
         ("zh", "左肺见斑片影。", "左右肺炎症。"),
+        ("en", "Left upper lobe nodule.", "Right upper lobe nodule, CT is recommended."),
+        ("en", "Effusion which is left-sided.", "The effusion is right-sided."),
+        ("es", "Nódulo pulmonar izquierdo.", "Nódulo pulmonar derecho, se recomienda TC."),
+        ("zh", "左肺上叶结节。", "右肺上叶结节，建议CT检查。"),
     ],
 )
 def test_the_impression_on_another_side_is_flagged_in_each_language(language, findings, impression):
@@ -475,6 +520,9 @@ def test_the_side_that_was_examined_and_words_that_are_no_side_are_not_flagged(l
         ("zh", "心影增大。", "心肺未见异常。"),
         ("zh", "肋骨骨折，断端对位可。", "胸片正常。"),
         ("zh", "双肺清晰，心影大小正常。", "左肺炎症。"),
+        ("en", "A 61-year-old with consolidation.", "No acute abnormality. CT is recommended."),
+        ("es", "Derrame pleural.", "Sin hallazgos patológicos; se recomienda control."),
+        ("zh", "左肺见斑片影。", "胸部未见明显异常，建议随访。"),
     ],
 )
 def test_findings_and_impression_that_contradict_each_other_are_flagged_in_each_language(
