@@ -17,9 +17,10 @@ from record.headings import folded
 from record.states import ReasonCode
 from worker.engines import Completion
 from worker.findings import Findings, Flag
-from worker.phrases import PHRASES, Phrases, is_foreign, spoken
+from worker.phrases import PHRASES, Phrases
 from worker.prompting import ReadingContext
 from worker.protocols import Protocol, age_y
+from worker.spoken import is_foreign, spoken
 
 
 class Pictured(Shape):

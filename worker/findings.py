@@ -18,8 +18,9 @@ from record.errors import InvalidRequest, UnusableFindings
 from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
 from record.written import BLANK, DROPPED, is_banner
-from worker.phrases import PHRASES, mostly_ideographs, spoken
+from worker.phrases import PHRASES
 from worker.protocols import Protocol
+from worker.spoken import mostly_ideographs, spoken
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCES = 200

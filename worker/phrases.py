@@ -11,13 +11,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from record.headings import folded
-
-_LEAST_WORDS = 8
-"""Fewer words, or ideographs, do not show what language a text is in."""
-_IDEOGRAPH = re.compile(r"[\u3400-\u9fff]")
-_WORD = re.compile(r"[a-z]+")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phrases:
@@ -39,8 +32,6 @@ class Phrases:
         An age, its number in the first group that is not empty.
     modalities
         Words by family of modalities; a family that is missing is not looked for.
-    small_words
-        Words that carry the grammar and that no other of our languages has.
     """
 
     left: re.Pattern[str]
@@ -65,7 +56,6 @@ class Phrases:
     no_contrast: re.Pattern[str]
     modalities: Mapping[str, re.Pattern[str]]
     meta: re.Pattern[str]
-    small_words: frozenset[str] = frozenset()
 
     def described(self, text: str) -> list[str]:
         """The clauses of a folded sentence, without advice."""
@@ -218,11 +208,6 @@ _ENGLISH = Phrases(
         "(?:provide|give|offer) (?:a )?(?:medical )?(?:advice|diagnosis)",
         "consult (?:a|your|with a|an) (?:qualified |medical |healthcare |licensed )*(?:doctor|physician|professional|radiologist|provider)",
     ),
-    small_words=frozenset(
-        _WORD.findall(
-            "the of is are and with there in was were this that which or at on by for from to it has have be been"
-        )
-    ),
 )
 
 _PICTURED = r"(?! de la (?:imagen|pantalla|fotografia|foto))"
@@ -248,14 +233,13 @@ _SPANISH = Phrases(
     absent=_any(
         r"no(?! (?:se )?(?:pueden? )?(?:descart|exclu)\w*)|sin(?! embargo)|ausencia|ausentes?|ningun[oa]?s?",
         "ni|tampoco|normal(?:es|mente|idad)?|conservad[oa]s?|libres?|permeables?|integr[oa]s?|indemnes?",
-        r"respetad[oa]s?|negativ[oa]s?|(?<!no )se descartan?|poco probable|claros",
+        "respetad[oa]s?|negativ[oa]s?|(?<!no )se descartan?|poco probable|claros",
     ),
     abnormal=_any(
         r"opacidad\w*|consolidacion\w*|infiltrad\w*|vidrio (?:deslustrado|esmerilado)|derrames?|neumotorax",
         r"neumonia\w*|fractur\w+|masas?|nodul\w+|lesion(?:es)?|cardiomegalia|agrandad\w+|aument\w+ de tamano",
         r"hemorragi\w+|hematomas?|infart\w+|edemas?|atelectasias?|tumor\w*|neoplasi\w*|metastasis|estenosis",
-        r"aneurismas?|tromb\w+|emboli\w*|dilata\w+|engrosa\w+|luxacion\w*|hernia\w*|quistes?|litiasis",
-        "calculos?",
+        r"aneurismas?|tromb\w+|emboli\w*|dilata\w+|engrosa\w+|luxacion\w*|hernia\w*|quistes?|litiasis|calculos?",
     ),
     old=_any(
         r"antigu[oa]s?|cronic[oa]s?|calcifi\w+|calcio|degenerativ[oa]s?|residual(?:es)?",
@@ -303,8 +287,7 @@ _SPANISH = Phrases(
     of_women=_any(
         r"utero|uterin[oa]s?|ovari\w*|endometri\w*|miometri\w*|cervix|(?<!tunica )vagina(?:l|les)?",
         r"trompas? (?:uterina|de falopio)|anexial(?:es)?|histerectom\w*|mujer(?:es)?",
-        r"(?:sexo|paciente) femenin[oa]|femenina de|embaraz\w*|gestante|gestacion(?:al)?|feto",
-        r"posmenopausic\w*",
+        r"(?:sexo|paciente) femenin[oa]|femenina de|embaraz\w*|gestante|gestacion(?:al)?|feto|posmenopausic\w*",
     ),
     aged=_any(
         r"(?<!evolucion )(?<!historia )(?<!seguimiento )(?<!duracion )(?<!mas )(?<!menos )(?<!mayor )(?<!menor )(?<!mayores )(?<!menores )(?<!fumador )(?<!fumadora )(?<!tabaquismo )(?<!partir )(?<!osea )(?<!antecedente )(?<!antecedentes )de (\d{1,3}) anos(?! (?:de (?!edad)|atras|antes))",
@@ -328,8 +311,7 @@ _SPANISH = Phrases(
     ),
     modalities={
         "projection": _any(
-            r"radiografi\w*|rayos[- ]?x|rx|telerradiografia",
-            "placas?(?= (?:simples?|de torax|de abdomen|radiografica))",
+            r"radiografi\w*|rayos[- ]?x|rx|telerradiografia|placas?(?= (?:simples?|de torax|de abdomen|radiografica))"
         ),
         "CT": _any(r"tc|tac|tcmd|tcar|angio-?ta?c|tomografi\w*|(?:hipo|hiper)atenua\w*"),
         "MR": _any(r"rmn?|resonancias?|secuencias? t[12]|potenciad[oa]s? en t[12]|flair|(?:hiper|hipo)intens\w*"),
@@ -343,7 +325,6 @@ _SPANISH = Phrases(
         "a continuacion(?:,| le| te) (?:presento|proporciono|ofrezco)|espero que (?:esto|le|te|esta)",
         "no sustituye|consulte (?:a|con) (?:su|un)",
     ),
-    small_words=frozenset(_WORD.findall("el la los las de del en y con se un una es sin por que su sus ni esta")),
 )
 
 _SIDED = "侧肺肾乳叶髋膝手足肩眼耳房室支锁肋髂颈"
@@ -378,7 +359,7 @@ _CHINESE = Phrases(
         r"(?:胸片|胸部|检查|ct|平扫|x线|影像|颅脑|腹部|所见|表现)[^,。;]{0,6}(?<!不)正常|^正常\W*$",
     ),
     advice=_any(
-        "建议|推荐|请结合|结合临床|必要时|宜(?:行|进一步)|可(?:行|进一步)", "(?:进一步|定期)(?:检查|复查|随访|随诊)"
+        "建议|推荐|请结合|结合临床|必要时|宜(?:行|进一步)|可(?:行|进一步)|(?:进一步|定期)(?:检查|复查|随访|随诊)"
     ),
     prior=_any(
         r"较(?:前(?!方|部|缘|壁|下|上)|先前|上次|以前|既往|旧片|原片|20\d\d)",
@@ -415,8 +396,7 @@ _CHINESE = Phrases(
     ),
     no_contrast=_any(
         "未(?:行|做|作|用|使用|注射|注入|给予|应用|进行)[^,。;]{0,6}(?:增强(?:扫描|检查|ct|mri?)?|对比剂|造影剂)",
-        "无(?:增强(?:扫描|检查|图像)?|对比剂|造影剂)|非增强(?:扫描|检查|ct|mri?)?",
-        "不(?:用|使用)(?:对比剂|造影剂)",
+        "无(?:增强(?:扫描|检查|图像)?|对比剂|造影剂)|非增强(?:扫描|检查|ct|mri?)?|不(?:用|使用)(?:对比剂|造影剂)",
     ),
     modalities={
         "projection": _any("x ?-?(?:线|光|射线)|胸片|平片|dr|钼靶"),
@@ -436,30 +416,3 @@ _CHINESE = Phrases(
 
 PHRASES: Mapping[str, Phrases] = {"en": _ENGLISH, "es": _SPANISH, "zh": _CHINESE}
 """Every language a draft may be written in."""
-
-
-def spoken(text: str) -> str | None:
-    """The language a text is evidently in, or None: Chinese by its script, the others by their small words."""
-    ideographs = len(_IDEOGRAPH.findall(text))
-    if mostly_ideographs(text):
-        return "zh" if ideographs >= _LEAST_WORDS else None
-    words = _WORD.findall(folded(text))
-    if len(words) < _LEAST_WORDS or 4 * ideographs > len(words):
-        return None
-    found = {name: sum(w in p.small_words for w in words) for name, p in PHRASES.items() if p.small_words}
-    most, second = sorted(found, key=lambda name: -found[name])[:2]
-    clear = found[most] >= max(2, len(words) / 4) and 4 * found[second] <= found[most]
-    return most if clear else None
-
-
-def mostly_ideographs(text: str) -> bool:
-    """Whether a text is in Chinese script, Latin terms and numbers apart."""
-    return 3 * len(_IDEOGRAPH.findall(text)) > len(text)
-
-
-def is_foreign(text: str, language: str) -> bool:
-    """Whether a text is clearly not in a language; without any ideograph it is no Chinese."""
-    clear = spoken(text)
-    if clear is None and language == "zh":
-        return not _IDEOGRAPH.search(text) and len(_WORD.findall(folded(text))) >= _LEAST_WORDS
-    return clear is not None and clear != language
