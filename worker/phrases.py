@@ -265,7 +265,7 @@ _SPANISH = Phrases(
         r"sin (?:grandes |claros )?cambios(?: (?:significativ|evolutiv|relevant|apreci|valorabl|de interes|important)\w*)*(?=\s*(?:[.,;)]|$|respecto|con respecto|en relacion|desde|en el intervalo|frente))",
         r"no (?:se (?:observan|aprecian|identifican|evidencian)|hay|existen|ha habido) cambios (?:significativ\w+|evolutiv\w+|relevantes|respecto|desde|con respecto)",
         r"(?:permanecen?|se mantienen?|continuan?|es|son|esta|estan|lesion|nodulo|tamano|hallazgos?) (?:\w+ )?estables?",
-        "han? (?:aumentado|disminuido|mejorado|empeorado|progresado|crecido|desaparecido|variado)|persisten?",
+        "han? (?:aumentado|disminuido|mejorado|empeorado|progresado|crecido|desaparecido|variado)|(?<!si )persisten?",
         r"(?:previamente|anteriormente) (?:descrit|conocid|visib|vist|observad|informad)\w*",
         r"ya (?:conocid|descrit|visible en)\w*|de (?:nueva|reciente) aparicion",
         rf"nuev[oa]s? {_HALLAZGO}",

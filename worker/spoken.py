@@ -35,7 +35,7 @@ def spoken(text: str) -> str | None:
         return None
     found = {language: sum(w in small for w in words) for language, small in _SMALL_WORDS.items()}
     most, second = sorted(found, key=lambda language: -found[language])[:2]
-    clear = found[most] >= max(2, len(words) / 4) and 4 * found[second] <= found[most]
+    clear = found[most] >= min(4, max(2, len(words) / 4)) and 4 * found[second] <= found[most]
     return most if clear else None
 
 

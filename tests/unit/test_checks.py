@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 
 from record.errors import Abstained
@@ -9,6 +10,7 @@ from worker import protocols
 from worker.checks import CHECKS, check, gate_pictures
 from worker.engines import Completion
 from worker.findings import parse
+from worker.phantom.anatomy import report, sample
 from worker.phrases import PHRASES
 from worker.prompting import ReadingContext
 
@@ -618,3 +620,198 @@ def test_an_answer_in_the_wrong_language_is_still_held_against_what_it_says():
 @pytest.mark.parametrize("language", sorted(PHRASES))
 def test_every_language_looks_for_the_same_families_of_modalities(language):
     assert set(PHRASES[language].modalities) == set(PHRASES["en"].modalities)
+
+
+@pytest.mark.parametrize(
+    ("language", "modality", "text"),
+    [
+        (
+            "en",
+            "CR",
+            (
+                "Findings: The cardiomediastinal silhouette is within normal limits. The lungs are clear bilaterally without focal consolidation, pleural effusion or pneumothorax. No acute osseous abnormality is seen.\n"
+                "Impression: No acute cardiopulmonary process."
+            ),
+        ),
+        (
+            "en",
+            "CR",
+            (
+                "Findings: There is mild cardiomegaly with bilateral interstitial opacities and small bilateral pleural effusions, right greater than left. No pneumothorax.\n"
+                "Impression: Findings consistent with pulmonary edema. Small bilateral pleural effusions."
+            ),
+        ),
+        (
+            "en",
+            "CR",
+            (
+                "Findings: Endotracheal tube tip projects above the carina. Patchy airspace opacity is seen in the right lower lobe. The left lung is clear. The visualized upper abdomen is unremarkable.\n"
+                "Impression: Right lower lobe airspace opacity, which may represent pneumonia in the appropriate clinical setting. Recommend follow-up radiographs to ensure resolution."
+            ),
+        ),
+        (
+            "en",
+            "CR",
+            (
+                "Findings: The lungs are hyperinflated with flattening of the diaphragms, in keeping with COPD. There is a rounded density projecting over the left hilum. Degenerative changes of the thoracic spine.\n"
+                "Impression: Left hilar density; contrast-enhanced CT of the chest is recommended for further characterization."
+            ),
+        ),
+        (
+            "en",
+            "CR",
+            (
+                "Findings: Scoliosis convex to the right. Old healed fractures of the left 5th and 6th ribs. Sternotomy wires are intact.\n"
+                "Impression: No acute cardiopulmonary abnormality."
+            ),
+        ),
+        (
+            "en",
+            "CR",
+            (
+                "Findings: No displaced fracture. Joint spaces are preserved. There is soft tissue swelling over the lateral malleolus.\n"
+                "Impression: Soft tissue swelling without fracture. If symptoms persist, repeat radiographs may be obtained."
+            ),
+        ),
+        (
+            "es",
+            "CR",
+            (
+                "Hallazgos: Silueta cardiomediastínica de tamaño y morfología normales. Campos pulmonares bien aireados, sin consolidaciones, derrame pleural ni neumotórax. Estructuras óseas sin alteraciones.\n"
+                "Impresión: Estudio dentro de límites normales."
+            ),
+        ),
+        (
+            "es",
+            "CR",
+            (
+                "Hallazgos: Cardiomegalia leve con redistribución vascular. Derrame pleural bilateral de pequeña cuantía, de predominio derecho. No se observa neumotórax.\n"
+                "Impresión: Hallazgos compatibles con insuficiencia cardíaca congestiva. Derrame pleural bilateral."
+            ),
+        ),
+        (
+            "es",
+            "CR",
+            (
+                "Hallazgos: Opacidad alveolar en el lóbulo inferior derecho, con broncograma aéreo. Pulmón izquierdo libre. Senos costofrénicos libres.\n"
+                "Impresión: Opacidad en lóbulo inferior derecho sugestiva de neumonía. Se recomienda control radiográfico en 4-6 semanas."
+            ),
+        ),
+        (
+            "es",
+            "CR",
+            (
+                "Hallazgos: Escoliosis dorsal de convexidad derecha. Fracturas antiguas de arcos costales izquierdos. Ateromatosis aórtica calcificada.\n"
+                "Impresión: Sin hallazgos de patología aguda."
+            ),
+        ),
+        (
+            "es",
+            "CR",
+            (
+                "Hallazgos: No se identifican líneas de fractura. Espacios articulares conservados. Aumento de partes blandas en la cara anterior del tobillo.\n"
+                "Impresión: Aumento de partes blandas sin fractura. Si persiste la clínica, valorar RM."
+            ),
+        ),
+        (
+            "zh",
+            "CR",
+            (
+                "影像所见：胸廓对称，气管居中，纵隔无偏移。双肺纹理清晰，未见明显实质性病变。双肺门影不大。心影大小、形态未见异常。双侧膈面光整，肋膈角锐利。\n"
+                "诊断意见：心肺膈未见明显异常。"
+            ),
+        ),
+        (
+            "zh",
+            "CR",
+            (
+                "影像所见：双肺纹理增多、紊乱，右肺下野见斑片状密度增高影，边缘模糊。左肺野清晰。心影不大，主动脉结突出。右侧肋膈角变钝，左侧肋膈角锐利。\n"
+                "诊断意见：1.右肺下野炎症可能，建议治疗后复查。2.右侧少量胸腔积液。"
+            ),
+        ),
+        (
+            "zh",
+            "CR",
+            (
+                "影像所见：左侧锁骨中段骨皮质不连续，断端错位，周围软组织肿胀。余骨质未见异常。关节间隙未见增宽或狭窄。\n"
+                "诊断意见：左侧锁骨骨折。"
+            ),
+        ),
+        (
+            "zh",
+            "CR",
+            (
+                "影像所见：双肺透亮度增高，肋间隙增宽，膈肌低平。右上肺见条索状、斑点状高密度影，边界清。心影狭长。\n"
+                "诊断意见：1、慢性支气管炎、肺气肿。2、右上肺陈旧性结核灶。"
+            ),
+        ),
+        (
+            "zh",
+            "CR",
+            (
+                "影像所见：胸椎轻度侧弯，两侧胸廓不对称。左侧第6、7肋陈旧性骨折。主动脉壁钙化。\n"
+                "诊断意见：胸部未见急性病变。"
+            ),
+        ),
+        (
+            "en",
+            "CT",
+            (
+                "Findings: CT head without contrast. There is a hyperdense collection along the left cerebral convexity with midline shift to the right. Ventricles are effaced. No fracture.\n"
+                "Impression: Left subdural hematoma with rightward midline shift."
+            ),
+        ),
+        (
+            "es",
+            "CT",
+            (
+                "Hallazgos: TC craneal sin contraste. Colección hiperdensa en la convexidad izquierda que desplaza la línea media hacia la derecha.\n"
+                "Impresión: Hematoma subdural izquierdo."
+            ),
+        ),
+        (
+            "zh",
+            "CT",
+            (
+                "影像所见：左侧额颞顶部颅骨内板下见新月形高密度影，中线结构右移。右侧脑室扩大。\n"
+                "诊断意见：左侧硬膜下血肿，建议MRI进一步检查。"
+            ),
+        ),
+        (
+            "zh",
+            "CT",
+            (
+                "影像所见：肝脏大小形态正常，肝实质密度均匀，胆囊不大，前列腺不大。双肾未见结石及积水。\n"
+                "诊断意见：腹部平扫未见明显异常。"
+            ),
+        ),
+        (
+            "es",
+            "US",
+            (
+                "Hallazgos: Hígado de tamaño normal y ecogenicidad homogénea. Vesícula con litiasis. Riñones sin dilatación. Próstata de aspecto normal.\n"
+                "Impresión: Colelitiasis."
+            ),
+        ),
+        (
+            "en",
+            "US",
+            (
+                "Findings: The liver is normal in echogenicity. A gallstone is present with posterior acoustic shadowing. The right kidney is normal; left kidney has a simple cyst.\n"
+                "Impression: Cholelithiasis. Simple left renal cyst."
+            ),
+        ),
+    ],
+)
+def test_a_whole_sound_report_raises_no_flag_whether_its_language_was_asked_for_or_is_recognised(
+    language, modality, text
+):
+    context = ReadingContext(patient_age="061Y", patient_sex="M", modality=modality)
+    for asked in (language, None):
+        assert flags(text, context=context, protocol=EVERY_CHECK, language=asked) == set()
+
+
+def test_no_phantoms_report_raises_a_flag():
+    drawn = np.random.default_rng(7)
+    for _ in range(300):
+        assert flags(report(sample(drawn)), protocol=EVERY_CHECK, language="en") == set()
