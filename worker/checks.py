@@ -50,14 +50,13 @@ class _Case:
     completions: Sequence[Completion]
     pictures: Sequence[Pictured]
     phrases: Phrases
+    said: Sequence[_Heard]
 
     def sentences(self, *codes: SectionCode) -> list[Sentence]:
         return [s for code, s in self.findings.sentences() if not codes or code in codes]
 
     def heard(self, *codes: SectionCode) -> list[_Heard]:
-        return [
-            _Heard(code, s.id, folded(s.text)) for code, s in self.findings.sentences() if not codes or code in codes
-        ]
+        return [heard for heard in self.said if not codes or heard.code in codes]
 
     def affirmed(self, heard: _Heard) -> list[str]:
         """What of a sentence says that something is there."""
@@ -115,7 +114,8 @@ def check(
     """
     words = " ".join(s.text for _, s in findings.sentences())
     phrases = PHRASES[spoken(words) or findings.language]  # what is said counts, in whatever language it was asked for
-    case = _Case(findings, protocol, context, completions, pictures, phrases)
+    said = [_Heard(code, s.id, folded(s.text)) for code, s in findings.sentences()]
+    case = _Case(findings, protocol, context, completions, pictures, phrases, said)
     wanted = dict.fromkeys((*protocol.checks, *protocol.abstain_on))
     flags = [*findings.flags]
     for name in wanted:

@@ -212,7 +212,7 @@ _ENGLISH = Phrases(
 
 _PICTURED = r"(?! de la (?:imagen|pantalla|fotografia|foto))"
 _ESTUDIO = r"(?:estudio|examen|exploracion|control|radiografia|placa|tc|tac|rm|rmn|resonancia|tomografia|ecografia|imagen|informe|prueba)(?:e?s)?"
-_ANTERIOR = r"(?:previ[oa]s?|(?<!imagen )(?<!imagenes )anterior(?:es)?|de fecha|realizad[oa]s? (?:el|en)|del? (?:dia )?\d{1,2}(?:[/-]| de [a-z]+ de)|del? (?:ano )?[12]\d{3})"
+_ANTERIOR = r"(?:previ[oa]s?|(?<!imagen )(?<!imagenes )anterior(?:es)?|de fecha|realizad[oa]s? (?:el|en) (?:dia )?\d|del? (?:dia )?\d{1,2}(?:[/-]| de [a-z]+ de)|del? (?:ano )?[12]\d{3})"
 _HALLAZGO = r"(?:opacidad\w*|consolidacion\w*|infiltrad\w*|nodul\w*|masas?|lesion\w*|derrames?|fracturas?)"
 
 _SPANISH = Phrases(
@@ -369,7 +369,7 @@ _CHINESE = Phrases(
         "(?:与|同)前(?:相仿|大致|比|基本|一致|片)|(?:大致|基本)同前",
         "(?:未见|无|没有)(?:明显|显著|著)?变化|变化不(?:大|明显|著)",
         "(?:病灶|病变|结节|肿块|大小)[^,。;]{0,4}(?<!不)稳定|新发(?!脑梗|梗死|腔梗|骨折|急性)",
-        "新出现|新增(?:病灶|结节)|复查(?:示|见|显示|片)",
+        "(?:病灶|病变|结节|肿块|积液)[^,。;]{0,6}(?:未见|无)(?:明显|显著)?改变|新出现|新增(?:病灶|结节)|复查(?:示|见|显示|片)",
         "(?:病灶|炎症|渗出|积液|结节|水肿|血肿)[^,。;]{0,6}(?:较.{0,8})?(?:已?(?:明显|部分|完全)?(?:吸收|消失|好转))",
     ),
     no_prior=_any(

@@ -112,6 +112,8 @@ ODD = {
         ("prior", WOMAN, "Comparado con la radiografía de tórax anterior, hay mejoría."),
         ("sex", MAN, "Paciente femenina con buena aireación."),
         ("contrast", CT, "Captación de contraste periférica, se recomienda biopsia."),
+        ("prior", WOMAN, "Derrame mayor que en la radiografía realizada el 3 de marzo."),
+        ("prior", WOMAN, "Hallazgos similares al estudio previo."),
     ],
     "zh": [
         ("prior", WOMAN, "左肺斑片影较前吸收。"),
@@ -155,6 +157,7 @@ ODD = {
         ("contrast", CT, "病灶环形强化，建议穿刺活检。"),
         ("contrast", CT, "行增强后肝实质均匀。"),
         ("sex", MAN, "双侧附件区见囊性灶。"),
+        ("prior", WOMAN, "病灶未见明显改变。"),
     ],
 }
 SOUND = {
@@ -200,6 +203,7 @@ SOUND = {
         (WOMAN, "The tumour is HER-2 positive."),
         (US, "Through-transmission shows acoustic enhancement."),
         (WOMAN, "Both the frontal and lateral views are well exposed."),
+        (WOMAN, "The heart is small compared with the lungs."),
     ],
     "es": [
         (WOMAN, "No se dispone de estudios previos para comparar."),
@@ -240,6 +244,7 @@ SOUND = {
         (WOMAN, "Radiografía anteroposterior de la mano."),
         (MAN, "Túnica vaginal delgada."),
         (WOMAN, "Se recomienda TC con contraste y comparar con estudios anteriores."),
+        (WOMAN, "Estudio realizado en bipedestación."),
     ],
     "zh": [
         (WOMAN, "无前片对比。"),
@@ -274,6 +279,7 @@ SOUND = {
         (WOMAN, "左肺结节，建议CT增强扫描并与前片比较。"),
         (MR, "脑实质内未见异常信号。"),
         (WOMAN, "心脏左右径在正常范围。"),
+        (WOMAN, "右侧膈肌较左侧抬高，腰椎退行性变。"),
     ],
 }
 
