@@ -17,9 +17,10 @@ from record.headings import folded
 from record.states import ReasonCode
 from worker.engines import Completion
 from worker.findings import Findings, Flag
-from worker.phrases import PHRASES, Phrases, is_foreign, spoken
+from worker.phrases import PHRASES, Phrases
 from worker.prompting import ReadingContext
 from worker.protocols import Protocol, age_y, says
+from worker.spoken import is_foreign, spoken
 
 
 class Pictured(Shape):
@@ -71,23 +72,22 @@ class _Case:
     completions: Sequence[Completion]
     pictures: Sequence[Pictured]
     phrases: Phrases
-    asked: Sequence[Asked] = ()
+    said: Sequence[_Heard]
+    asked: Sequence[Asked]
 
     def sentences(self, *codes: SectionCode) -> list[Sentence]:
         return [s for code, s in self.findings.sentences() if not codes or code in codes]
 
     def heard(self, *codes: SectionCode) -> list[_Heard]:
-        return [
-            _Heard(code, s.id, folded(s.text)) for code, s in self.findings.sentences() if not codes or code in codes
-        ]
+        return [heard for heard in self.said if not codes or heard.code in codes]
 
     def affirmed(self, heard: _Heard) -> list[str]:
         """What of a sentence says that something is there."""
         return list(self.phrases.affirmed(heard.text))
 
-    def advises(self, heard: _Heard) -> bool:
-        """Whether a sentence says what should be done, not what is seen."""
-        return heard.code is SectionCode.RECOMMENDATIONS or bool(self.phrases.advice.search(heard.text))
+    def described(self, heard: _Heard) -> str:
+        """A sentence without its advice: what should be done may name another side, modality or date."""
+        return "" if heard.code is SectionCode.RECOMMENDATIONS else ", ".join(self.phrases.described(heard.text))
 
 
 Check = Callable[[_Case], Iterator[Flag]]
@@ -138,7 +138,8 @@ def check(
     """
     words = " ".join(s.text for _, s in findings.sentences())
     phrases = PHRASES[spoken(words) or findings.language]  # what is said counts, in whatever language it was asked for
-    case = _Case(findings, protocol, context, completions, pictures, phrases, asked)
+    said = [_Heard(code, s.id, folded(s.text)) for code, s in findings.sentences()]
+    case = _Case(findings, protocol, context, completions, pictures, phrases, said, asked)
     wanted = dict.fromkeys((*protocol.checks, *protocol.gate.abstain_on))
     flags = [*findings.flags]
     for name in wanted:
@@ -169,21 +170,24 @@ _FAMILY = dict.fromkeys(("CR", "DX", "RG", "MG", "IO", "PX", "XA", "RF"), "proje
     m: m for m in ("CT", "MR", "US")
 }
 """Families of modalities by DICOM's codes; of a modality that stands in none the modality check says nothing."""
-_ADVICE = frozenset({SectionCode.RECOMMENDATIONS, SectionCode.IMPRESSION})
 _TOLD = frozenset({SectionCode.CLINICAL_INFORMATION})
 """Sections that repeat what the model was told."""
+_ASIDE = _TOLD | {SectionCode.COMPARISON, SectionCode.IMPRESSION, SectionCode.RECOMMENDATIONS}
+"""Sections that may name another modality."""
 
 
 def _laterality(case: _Case) -> Iterator[Flag]:
     """An abnormality of the impression on a side of which the findings do not speak, while they speak of the other."""
     seen = set().union(*(_sides(case, case.affirmed(h)) for h in case.heard(SectionCode.FINDINGS)))
     for heard in case.heard(SectionCode.IMPRESSION):
-        if seen and not case.advises(heard) and not _sides(case, case.affirmed(heard)) <= seen:
+        if seen and not _sides(case, case.affirmed(heard)) <= seen:
             yield Flag("laterality", heard.id, "another side than in the findings")
     taken = {"R": "right", "L": "left"}.get(case.context.laterality)
     for heard in case.heard() if taken else ():
-        sides = _sides(case, [heard.text])  # to deny something of the other side is to have looked at the wrong one
-        if sides and taken not in sides and not case.advises(heard):
+        sides = _sides(
+            case, [case.described(heard)]
+        )  # to deny something of the other side is to have looked at the wrong one
+        if sides and taken not in sides:
             yield Flag("laterality", heard.id, "another side than the examined one")
 
 
@@ -201,11 +205,11 @@ def _contradiction(case: _Case) -> Iterator[Flag]:
     findings, impression = case.heard(SectionCode.FINDINGS), case.heard(SectionCode.IMPRESSION)
     odd = any(_abnormal(case, clause) for h in findings for clause in case.affirmed(h))
     silent = bool(findings) and not any(case.affirmed(h) for h in findings)
-    named = any(case.affirmed(h) and not case.advises(h) for h in impression)
+    named = any(case.affirmed(h) for h in impression)
     for heard in impression:
         if odd and not named and _all_normal(case, heard.text):
             yield Flag("contradiction", heard.id, "normal, while the findings are not")
-        if silent and not case.advises(heard) and any(_abnormal(case, c) for c in case.affirmed(heard)):
+        if silent and any(_abnormal(case, c) for c in case.affirmed(heard)):
             yield Flag("contradiction", heard.id, "abnormal, while the findings are not")
 
 
@@ -223,15 +227,15 @@ def _prior(case: _Case) -> Iterator[Flag]:
     if case.context.prior_report:
         return
     for heard in case.heard():
-        named = case.phrases.prior.search(heard.text) or (heard.code is SectionCode.COMPARISON and _exam(case, heard))
-        missing = case.phrases.no_prior.search(heard.text)
-        if named and not missing and not case.advises(heard) and heard.code not in _TOLD:
+        said = case.described(heard)
+        named = case.phrases.prior.search(said) or (heard.code is SectionCode.COMPARISON and _exam(case, said))
+        if named and not case.phrases.no_prior.search(heard.text) and heard.code not in _TOLD:
             yield Flag("prior", heard.id, "no earlier examination was given")
 
 
-def _exam(case: _Case, heard: _Heard) -> bool:
+def _exam(case: _Case, said: str) -> bool:
     """Whether an examination is named, by its kind or its date."""
-    return any(c.isdigit() for c in heard.text) or any(m.search(heard.text) for m in case.phrases.modalities.values())
+    return any(c.isdigit() for c in said) or any(m.search(said) for m in case.phrases.modalities.values())
 
 
 def _measurement(case: _Case) -> Iterator[Flag]:
@@ -271,8 +275,7 @@ def _another_age(case: _Case, text: str, years: float) -> bool:
 def _contrast(case: _Case) -> Iterator[Flag]:
     """Contrast is spoken of, and the header names no agent."""
     for heard in case.heard() if not case.context.contrast else ():
-        given = case.phrases.contrast.search(case.phrases.no_contrast.sub(" ", heard.text))
-        if given and not case.advises(heard):
+        if case.phrases.contrast.search(case.phrases.no_contrast.sub(" ", case.described(heard))):
             yield Flag("contrast", heard.id, "the header names no contrast agent")
 
 
@@ -280,9 +283,8 @@ def _modality(case: _Case) -> Iterator[Flag]:
     """Another modality than the pictures'; advice may name one, and so may what was told or compared."""
     family = _FAMILY.get(case.context.modality.upper())
     for heard in case.heard() if family else ():
-        named = {m for m, pattern in case.phrases.modalities.items() if pattern.search(heard.text)}
-        aside = heard.code in _ADVICE | _TOLD | {SectionCode.COMPARISON} or case.advises(heard)
-        if named and family not in named and not aside:
+        named = {m for m, pattern in case.phrases.modalities.items() if pattern.search(case.described(heard))}
+        if named and family not in named and heard.code not in _ASIDE:
             yield Flag("modality", heard.id, "speaks of another modality")
 
 

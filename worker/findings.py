@@ -18,8 +18,9 @@ from record.errors import InvalidRequest, UnusableFindings
 from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
 from record.written import BLANK, DROPPED, is_banner
-from worker.phrases import PHRASES, mostly_ideographs, spoken
+from worker.phrases import PHRASES
 from worker.protocols import Protocol, Step
+from worker.spoken import mostly_ideographs, spoken
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCES = 200
@@ -39,7 +40,7 @@ _BULLET = re.compile(
 _NUMBERED = re.compile(r"\(?\d{1,2}[.)]")
 _EMPHASIS = re.compile(r"\*\*|__|`+|^#+\s*")
 _SENTENCE_END = re.compile(
-    r"(?:(?<=[.!?])|(?<=[.!?][\"')\]»”]))\s+(?=[\"'(\[«“¿¡]*[A-ZÀ-ÖØ-Þ0-9])"
+    rf"(?:(?<=[.!?])|(?<=[.!?][\"')\]»”]))\s+(?=[\"'(\[«“¿¡]*[A-ZÀ-ÖØ-Þ0-9{_IDEOGRAPHS}])"
     r"|(?:(?<=[。！？；])|(?<=[。！？；][”’」』）)]))\s*(?![”’」』）)。！？；\s])"
     rf"|(?<=[{_IDEOGRAPHS}][.;!?])\s*(?=[{_IDEOGRAPHS}])"
 )

@@ -5,31 +5,16 @@ from dataclasses import dataclass
 import pytest
 
 from record.errors import Abstained
+from tests.unit.checked import CONTEXT, GENERAL, PHANTOM, completion, flags
 from worker import protocols
 from worker.checks import CHECKS, check, gate_pictures
-from worker.engines import Completion
 from worker.findings import parse
 from worker.prompting import ReadingContext
-
-GENERAL = next(p for p in protocols.load_all() if p.name == "general")
-PHANTOM = next(p for p in protocols.load_all() if p.name == "phantom-chest")
-CONTEXT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", body_part="CHEST")
 
 
 @dataclass
 class Shown:
     blank: bool = False
-
-
-def completion(finish="stop"):
-    return Completion("", finish, (), (), 0, 0.0, 0.0, "", {})
-
-
-def flags(text, *, context=CONTEXT, protocol=GENERAL, finish="stop", pictures=()):
-    findings = parse(text, protocol, [])
-    checked, found = check(findings, protocol, context, [completion(finish)], pictures=pictures)
-    assert [s.text for _, s in checked.sentences()] == [s.text for _, s in findings.sentences()]
-    return {(f.name, f.sentence) for f in found}
 
 
 GOOD = "Findings: There is an opacity in the left upper zone. The heart size is normal.\nImpression: Opacity in the left upper zone."
