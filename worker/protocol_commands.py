@@ -166,8 +166,8 @@ def add(file: Path | None, shipped: str | None, site: str | None) -> None:
     if file is None:
         with at_site(site) as (session, at):
             found = _shipped_of(str(shipped))
-            told = {"name": found.name, "version": found.version, "digest": found.digest}
-            records.unhide(session, at.id, **told, by=_by(at))  # type: ignore[arg-type]
+            name, version, digest = found.name, found.version, found.digest
+            records.unhide(session, at.id, name=name, version=version, digest=digest, by=_by(at))
         say(f"the shipped {found.name} version {found.version} is used again")
         return
     text, found = read_protocol(file)
@@ -177,17 +177,14 @@ def add(file: Path | None, shipped: str | None, site: str | None) -> None:
             f"{found.name} version {replaced.version} is shipped: give this one a greater version, or another name."
         )
     with at_site(site) as (session, at):
-        given = {"name": found.name, "version": found.version, "digest": found.digest, "text": text}
-        added = records.add(session, at.id, **given, by=_by(at))  # type: ignore[arg-type]
-        former = added.replaced
+        name, version, digest = found.name, found.version, found.digest
+        added = records.add(session, at.id, name=name, version=version, digest=digest, text=text, by=_by(at))
+        instead = f" instead of the shipped version {replaced.version}" if replaced is not None else ""
+        if (former := added.replaced) is not None:
+            instead = "" if former.hides else f" instead of version {former.version}"
     if not added.is_new:
         say(f"{found.name} version {added.protocol.version} is in use already, with this content: nothing was changed")
         return
-    instead = ""
-    if former is not None and not former.hides:
-        instead = f" instead of version {former.version}"
-    elif replaced is not None:
-        instead = f" instead of the shipped version {replaced.version}"
     say(f"{found.name} version {found.version} is used{instead} for studies that are prepared from now on")
 
 
@@ -215,8 +212,7 @@ def retire(name: str, site: str | None, *, hide: bool) -> None:
             records.retire(session, at.id, name, by=_by(at))
         if hide:
             found = _shipped_of(name)
-            told = {"name": name, "version": found.version, "digest": found.digest}
-            records.hide(session, at.id, **told, by=_by(at))  # type: ignore[arg-type]
+            records.hide(session, at.id, name=name, version=found.version, digest=found.digest, by=_by(at))
     gone = f"{name} version {own.version}" if own is not None else f"the shipped {name}"
     if shipped is not None and not hide:
         say(f"{gone} is used no more; from now on the shipped version {shipped.version} is")

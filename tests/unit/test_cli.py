@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from gateway import cli
+from gateway.commands.handed import HandedOn
 from gateway.launcher import folder as folders
 from gateway.launcher.folder import DataFolder, State
 from record.errors import Misconfigured
 from record.settings import ListenerSettings, WorkerSettings, load, valid_ae_title, valid_engine_url, valid_model
 from record.terminal import counted, print_table
+from worker import cli as worker_cli
 
 ADMIN_VERBS = [
     ("users", "add", "chief", "--role", "attending", "--name", "Chief"),
@@ -29,6 +31,8 @@ ADMIN_VERBS = [
     ("studies", "list"),
     ("studies", "retry", "1.2.3"),
     ("verify",),
+    ("protocols", "list"),
+    ("protocols", "add", "mine.yaml"),
 ]
 
 
@@ -54,11 +58,12 @@ def countersign(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["countersign", *map(str, arguments)])
         monkeypatch.setattr(os, "environ", dict(os.environ))
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            run.door()
         told = capsys.readouterr()
         assert "Traceback" not in told.err
         return ended.value.code, told.out + told.err
 
+    run.door = cli.main
     return run
 
 
@@ -231,12 +236,18 @@ def verbs(command=cli.cli, name=()):
         yield from verbs(command.commands[word], (*name, word))
 
 
-VERBS = {" ".join(name): verb for name, verb in verbs() if name[0] != "worker"}  # whose verbs are the worker's own
+def is_ours(name):
+    return name[0] != "worker" and not isinstance(cli.cli.commands[name[0]], HandedOn)
+
+
+OURS = {" ".join(name): verb for name, verb in verbs() if is_ours(name)}
+HANDED = {" ".join(name): verb for name, verb in verbs(worker_cli.cli) if name[0] in worker_cli.OWN_VERBS}
+VERBS = OURS | HANDED
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_help_of_every_verb_says_why_and_shows_an_example(verb):
-    told = CliRunner().invoke(cli.cli, [*verb.split(), "--help"])
+    told = CliRunner().invoke(worker_cli.cli if verb in HANDED else cli.cli, [*verb.split(), "--help"])
     assert told.exit_code == 0
     lines = told.output.splitlines()
     assert "  Example:" in lines, told.output
@@ -247,8 +258,18 @@ def test_the_help_of_every_verb_says_why_and_shows_an_example(verb):
     assert VERBS[verb].help.strip().endswith(".")
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", OURS)
 def test_every_verb_refuses_nonsense_in_a_sentence(countersign, usual, verb):
+    refuses_nonsense(countersign, verb)
+
+
+@pytest.mark.parametrize("verb", HANDED)
+def test_every_verb_of_the_workers_refuses_nonsense_in_a_sentence(countersign, usual, verb):
+    countersign.door = worker_cli.main
+    refuses_nonsense(countersign, verb)
+
+
+def refuses_nonsense(countersign, verb):
     for nonsense in (
         ["--no-such-option"],
         ["\x1b[31m", "b", "c", "d", "--no-such"],
@@ -271,6 +292,8 @@ def test_the_examples_of_every_verb_name_verbs_and_options_that_exist():
                 found, depth = cli.cli, 0
                 while isinstance(found, click.Group):
                     found, depth = found.commands[words[depth]], depth + 1
+                    if isinstance(found, HandedOn):
+                        found = worker_cli.cli.commands[found.name]
                 known = {name for option in found.params for name in (*option.opts, *option.secondary_opts)}
                 if found.name != "worker":
                     assert {word for word in words[depth:] if word.startswith("--")} <= known, (verb, line)
@@ -281,6 +304,36 @@ def test_the_help_lists_every_verb_once():
     for verb in VERBS:
         if " " not in verb:
             assert sum(line.split()[:1] == [verb] for line in told.splitlines() if line.startswith("  ")) == 1, verb
+
+
+def test_what_is_handed_on_is_what_the_worker_has_and_reads_alike_on_both_sides():
+    handed = {name: verb for name, verb in cli.cli.commands.items() if isinstance(verb, HandedOn)}
+    assert handed.keys() == worker_cli.OWN_VERBS
+    for name, verb in handed.items():
+        assert verb.short_help == worker_cli.cli.commands[name].short_help
+        assert not verb.needs_run([])
+        assert not verb.needs_run(["list", "--help"])
+        assert verb.needs_run(["list"])
+
+
+def test_what_is_handed_on_explains_itself_and_does_without_a_run_what_needs_none(tmp_path):
+    (tmp_path / "mine.yaml").write_text("name: 1")
+    for arguments, code, said in (
+        (["--help"], 0, "Usage: countersign protocols [OPTIONS] COMMAND"),
+        (["list", "-h"], 0, "Usage: countersign protocols list [OPTIONS]"),
+        (["check", "mine.yaml"], 1, "mine.yaml is not a reading protocol"),
+        (["list"], 1, f"There is no run in {tmp_path}/countersign"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "gateway", "protocols", *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "XDG_STATE_HOME": str(tmp_path)},
+        )
+        if os.geteuid() != 0 or arguments != ["list"]:  # root's usual folder is another
+            assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done.stderr
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
