@@ -15,6 +15,7 @@ from typing import Any
 
 from record.errors import EngineRejected
 from worker.engines.contract import Choice
+from worker.engines.spelling import spellings
 
 Path = tuple[int, ...]
 
@@ -105,19 +106,18 @@ def question(tokenizer: Any, choice: Choice) -> Question:
     """
     sequences: dict[Path, str] = {}
     for option in choice.options:
-        own = {path for spelling in _spellings(option) if (path := _encoded(tokenizer, spelling)) is not None}
+        own = {
+            path
+            for spelling in spellings(option)
+            for space in ("", " ")
+            if (path := _encoded(tokenizer, space + spelling)) is not None
+        }
         if not own:
             raise EngineRejected("an option cannot be written in the model's vocabulary", reason="constraint")
         for path in own:
             if sequences.setdefault(path, option) != option:
                 raise EngineRejected("two options are the same tokens", reason="constraint")
     return Question(choice.options, sequences)
-
-
-def _spellings(option: str) -> list[str]:
-    first, rest = option[0], option[1:]
-    cases = (option, first.lower() + rest, first.upper() + rest, option.upper())
-    return list(dict.fromkeys(space + case for space in ("", " ") for case in cases))
 
 
 def _encoded(tokenizer: Any, spelling: str) -> Path | None:
