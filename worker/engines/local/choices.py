@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from record.errors import EngineRejected
@@ -106,15 +107,13 @@ def question(tokenizer: Any, choice: Choice) -> Question:
     """
     sequences: dict[Path, str] = {}
     for option in choice.options:
-        own = {
-            path
+        written = {
+            spelling: [path for space in ("", " ") if (path := _encoded(tokenizer, space + spelling)) is not None]
             for spelling in spellings(option)
-            for space in ("", " ")
-            if (path := _encoded(tokenizer, space + spelling)) is not None
         }
-        if not own:
+        if not written[option]:
             raise EngineRejected("an option cannot be written in the model's vocabulary", reason="constraint")
-        for path in own:
+        for path in chain.from_iterable(written.values()):
             if sequences.setdefault(path, option) != option:
                 raise EngineRejected("two options are the same tokens", reason="constraint")
     return Question(choice.options, sequences)
