@@ -7,6 +7,7 @@ knows no model.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from dataclasses import asdict, replace
 from types import MappingProxyType
 
 from record.errors import EngineRejected, EngineUnavailable
-from worker.engines.contract import Completion, EngineIdentity, Prompt
+from worker.engines.contract import Choice, Completion, EngineIdentity, Prompt
 from worker.engines.ticket import Ticket, require_question
 from worker.engines.wording import sanitised
 
@@ -101,9 +102,9 @@ class CannedEngine:
         text = self._text(ticket.prompt)
         first_token_s = time.monotonic() - ticket.submitted
         words = text.split(" ")
-        closed = ticket.prompt.constraint is not None
-        choices = self._choices(ticket.prompt, text) if closed else {}
-        kept = words if closed else words[: ticket.prompt.parameters.max_new_tokens]
+        constraint = ticket.prompt.constraint
+        kept = words if constraint else words[: ticket.prompt.parameters.max_new_tokens]
+        choices = self._choices(ticket.prompt, constraint, text) if constraint else {}
         for count in range(1, len(kept) + 1):
             if ticket.over:
                 break
@@ -132,12 +133,17 @@ class CannedEngine:
         if self._closing.wait(seconds):
             raise EngineUnavailable("the engine is closed", reason="closed")
 
-    def _choices(self, prompt: Prompt, text: str) -> dict[str, float]:
-        options = prompt.constraint.options if prompt.constraint else ()
+    def _choices(self, prompt: Prompt, constraint: Choice, text: str) -> dict[str, float]:
+        if text not in constraint.options:
+            raise EngineRejected("the table's answer is none of the options", reason="constraint")
         given = self._probabilities
         choices = dict(given.get(prompt.messages[-1].text, {}) if isinstance(given, Mapping) else given(prompt))
-        if text not in options or (choices and (set(choices) != set(options) or choices[text] < max(choices.values()))):
-            raise EngineRejected("the table's answer is not the question's most probable option", reason="constraint")
+        if choices and (
+            set(choices) != set(constraint.options)
+            or not math.isclose(sum(choices.values()), 1)
+            or choices[text] < max(choices.values())
+        ):
+            raise EngineRejected("the table's probabilities do not go with its answer", reason="constraint")
         return choices
 
     def _text(self, prompt: Prompt) -> str:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from record.errors import EngineRejected
 from worker.engines.contract import Choice
+from worker.engines.spelling import spellings
 
 Path = tuple[int, ...]
 
@@ -105,19 +107,16 @@ def question(tokenizer: Any, choice: Choice) -> Question:
     """
     sequences: dict[Path, str] = {}
     for option in choice.options:
-        own = {path for spelling in _spellings(option) if (path := _encoded(tokenizer, spelling)) is not None}
-        if not own:
+        written = {
+            spelling: [path for space in ("", " ") if (path := _encoded(tokenizer, space + spelling)) is not None]
+            for spelling in spellings(option)
+        }
+        if not written[option]:
             raise EngineRejected("an option cannot be written in the model's vocabulary", reason="constraint")
-        for path in own:
+        for path in chain.from_iterable(written.values()):
             if sequences.setdefault(path, option) != option:
                 raise EngineRejected("two options are the same tokens", reason="constraint")
     return Question(choice.options, sequences)
-
-
-def _spellings(option: str) -> list[str]:
-    first, rest = option[0], option[1:]
-    cases = (option, first.lower() + rest, first.upper() + rest, option.upper())
-    return list(dict.fromkeys(space + case for space in ("", " ") for case in cases))
 
 
 def _encoded(tokenizer: Any, spelling: str) -> Path | None:
