@@ -60,7 +60,7 @@ def _upper(given: Any) -> Any:
 
 Words = Annotated[dict[Language, str], BeforeValidator(_by_language)]
 """One text a language; plain text is English."""
-Word = Annotated[str, Field(pattern=r"[^\s$]")]
+Word = Annotated[str, Field(pattern=r"^[^$]*[^\s$]\s*\$?$")]
 """How a word begins, or with `$` at its end the whole word. A blank one would stand everywhere."""
 Terms = Annotated[dict[Language, tuple[Word, ...]], BeforeValidator(_by_language)]
 Code = Annotated[str, BeforeValidator(_upper), Field(min_length=1)]

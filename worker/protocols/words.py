@@ -12,6 +12,7 @@ import unicodedata
 _LATIN = re.compile(r"[^\W\d_]", re.ASCII)
 
 
+@functools.lru_cache(maxsize=2048)  # the thousands of headers of one study say a few things
 def says(text: str, words: tuple[str, ...]) -> bool:
     """Whether a text has a word that begins as one of these, or is one that ends in `$`.
 
@@ -32,7 +33,6 @@ def _expression(word: str) -> str:
     return begins + re.sub(r"(?:\\[ -])+", r"[\\s_-]+", re.escape(plain.removesuffix("$"))) + ends
 
 
-@functools.lru_cache(maxsize=1024)
 def _folded(text: str) -> str:
     """Small letters without marks: ß is ss, full-width letters are plain."""
     apart = unicodedata.normalize("NFKD", text.casefold())
