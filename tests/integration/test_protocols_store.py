@@ -22,7 +22,7 @@ from record.states import Role
 from tests.conftest import FreshDatabase
 from tests.records import arrival, closed, uid
 from worker import site_protocols
-from worker.protocols import load, load_all
+from worker.protocols import Match, load, load_all
 from worker.site_protocols import protocol_of_digest, protocols_of
 
 pytestmark = pytest.mark.integration
