@@ -46,6 +46,10 @@ _SIDES: Mapping[str, str] = {
     "DERECHO": "R",
     "IZQUIERDO": "L",
 }
+_UNPAIRED = frozenset(
+    {"CHEST", "THORAX", "ABDOMEN", "PELVIS", "HEAD", "BRAIN", "SKULL", "NECK", "HEART", "LIVER", "PROSTATE", "UTERUS"}
+    | {f"{part}SPINE" for part in ("", "C", "T", "L", "S", "LS")}
+)
 _WORD = re.compile(r"[^\W_]+")
 _PROJECTIONS = frozenset({"CR", "DX", "RG", "MG", "RF", "PX", "IO"})
 
@@ -68,7 +72,13 @@ def view_of(header: InstanceHeader) -> str:
 
 
 def laterality_of(header: InstanceHeader) -> str:
-    """Return R, L or B (both) for the side of the body that was examined, or empty where nothing says it."""
+    """Return R, L or B (both) for the side of the body that was examined, or empty where nothing says it.
+
+    What a device writes beside a part of the body that has no sides (PS3.3 C.7.3.1: the attribute is for paired ones) is
+    not believed.
+    """
+    if header.body_part_examined.strip().upper() in _UNPAIRED:
+        return ""
     for stated in (header.image_laterality, header.laterality):
         if stated.strip().upper() in {"R", "L", "B"}:
             return stated.strip().upper()

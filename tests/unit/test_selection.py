@@ -7,13 +7,21 @@ import pytest
 
 from record.instances import InstanceHeader, StoredInstance
 from worker.looks import Look
-from worker.protocols import load, load_all
+from worker.protocols import load
 from worker.references import Reference
 from worker.selection import HeadersOnly, select
 from worker.surveys import FramePlace, SlideLevel, Survey
 
 CT, DX, US, SC, SEG, SR = (f"1.2.840.10008.5.1.4.1.1.{n}" for n in ("2", "1.1", "6.1", "7", "66.4", "88.22"))
-GENERAL = next(p for p in load_all() if p.name == "general")
+GENERAL = load("""
+name: general
+version: 1
+title: Eight pictures
+match: {modalities: [CR, DX, RG, MG, CT, MR, US, XA, RF, NM, PT]}
+pictures: {max: 8, windows: {CT: [soft_tissue]}}
+steps: [{name: draft, user: Describe.}]
+sections: [findings]
+""")
 TWO_WINDOWS = load("""
 name: two
 version: 1

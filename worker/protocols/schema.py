@@ -135,6 +135,8 @@ class Role(_Strict):
     """At most so many frames of this role."""
     windows: tuple[str, ...] = ()
     """Take the place of the protocol's windows."""
+    optional: bool = False
+    """Its absence is nothing to speak of."""
 
     def accepts(self, header: InstanceHeader, plane: str = "") -> bool:
         """Whether a unit whose first instance has this header, in this plane, plays the role."""

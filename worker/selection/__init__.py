@@ -81,14 +81,14 @@ def select(
     for claimant, granted in shown:
         chosen += _pictures(protocol, claimant, granted, eyes, is_all=is_all)
     taken = {i.instance_id for c in chosen for i in (c.instance, *(other for other, _ in c.more))}
-    for claimant, granted in zip(claimants, shares, strict=True):
+    for claimant in claimants:
         left = dict.fromkeys(spot.instance.instance_id for spot in claimant.unit.spots)
-        why = _why_not(claimant, granted, protocol)
+        why = _why_not(claimant, len(taken & left.keys()), protocol)
         omitted += [Omitted(instance_id, why) for instance_id in left if instance_id not in taken]
     if protocol.pictures.presentation_states:
         chosen = _presented(chosen, beside, eyes)
     parts = {claimant.role.name for claimant in claimants if claimant.role}
-    missing = tuple(role.name for role in protocol.pictures.roles if role.name not in parts)
+    missing = tuple(role.name for role in protocol.pictures.roles if not role.optional and role.name not in parts)
     once = {o.instance_id: o for o in reversed(omitted) if o.instance_id not in taken}
     return Selection(tuple(chosen), tuple(reversed(once.values())), missing)
 
@@ -123,11 +123,10 @@ def _cast(
                 Omitted(i, _why_no_role(protocol)) for i in dict.fromkeys(s.instance.instance_id for s in unit.spots)
             ]
             continue
-        frames = len(unit.spots)
-        if montage and unit.kind == "slice":
-            frames = -(-frames // (montage.rows * montage.columns))
+        per = montage.rows * montage.columns if montage and unit.kind == "slice" else 1
+        frames = -(-len(unit.spots) // per)
         pointed = frozenset(n for n, s in enumerate(unit.spots) if (s.instance.instance_id, s.frame) in named)
-        claimants.append(Claimant(unit, role, _windows(protocol, role, unit), frames, pointed))
+        claimants.append(Claimant(unit, role, _windows(protocol, role, unit), frames, per, pointed))
     ranks = {role.name: n for n, role in enumerate(protocol.pictures.roles)}
     claimants.sort(key=lambda c: _rank(c, ranks))
     stacks = [c for c in claimants if c.unit.kind == "slice"]
@@ -210,8 +209,9 @@ def _told_role(role: Role | None) -> str:
 def _montages(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, role: str) -> Iterator[Chosen]:
     montage, unit = protocol.pictures.montage, claimant.unit
     assert montage is not None  # noqa: S101  the caller saw it
-    size = montage.rows * montage.columns
-    places = _places(protocol, claimant, min(len(unit.spots), granted * size), eyes)
+    size = claimant.per
+    most = (claimant.role.pictures if claimant.role else None) or len(unit.spots)
+    places = _places(protocol, claimant, min(len(unit.spots), most, granted * size), eyes)
     for first in range(0, len(places), size):
         part = places[first : first + size]
         spots = [unit.spots[place] for place in part]
@@ -302,10 +302,9 @@ def _why_montage(unit: Unit, count: int) -> str:
     return f"{count} of {total} slices of this series are shown, several on a picture"
 
 
-def _why_not(claimant: Claimant, granted: int, protocol: Protocol) -> str:
+def _why_not(claimant: Claimant, count: int, protocol: Protocol) -> str:
     total = len(claimant.unit.spots)
-    if granted and claimant.unit.kind == "slice":
-        count = min(total, granted)
+    if count and claimant.unit.kind == "slice":
         return f"{count} of {total} slices of this series are shown"
     limit = protocol.pictures.max
     return f"over the protocol's limit of {limit} pictures"

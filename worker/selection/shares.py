@@ -23,6 +23,8 @@ class Claimant:
         As many as it can use: its frames, or its montages.
     cost
         Pictures a frame: one a window.
+    per
+        Frames on one picture: more than one on a montage.
     named
         Places of frames that somebody pointed at.
     """
@@ -31,6 +33,7 @@ class Claimant:
     role: Role | None
     windows: tuple[str | None, ...]
     frames: int
+    per: int = 1
     named: frozenset[int] = frozenset()
 
     @property
@@ -40,8 +43,9 @@ class Claimant:
 
     @property
     def most(self) -> int:
-        """Frames it can use under its role."""
-        return min(self.frames, self.role.pictures) if self.role and self.role.pictures else self.frames
+        """Frames, or montages, it can use under its role."""
+        most = self.role.pictures if self.role else None
+        return min(self.frames, -(-most // self.per)) if most else self.frames
 
 
 def share(claimants: Sequence[Claimant], budget: int) -> list[int]:
