@@ -111,7 +111,7 @@ class Rendered:
     Attributes
     ----------
     png
-        RGB, 8 bits, `height` × `width`.
+        Grey or RGB, 8 bits, `height` × `width`.
     transform
         Every step from stored values to grey levels, as plain values: the picture's provenance.
     pixel_digest

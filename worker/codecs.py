@@ -7,15 +7,18 @@ undecoded, and the one other package that fills the gap is GPL-3; libjpeg-turbo,
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from numpy.typing import NDArray
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import DecodeRunner
 from pydicom.uid import (
     HTJ2K,
     JPEG2000,
     UID,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     HTJ2KLossless,
@@ -31,20 +34,31 @@ from pydicom.uid import (
     RLELossless,
 )
 
+if TYPE_CHECKING:
+    from worker.attributes import FrameAttributes
+
 PLUGIN = "countersign-imagecodecs"
-NATIVE: tuple[UID, ...] = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian)
+NATIVE: tuple[UID, ...] = (
+    *(ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian),
+    DeflatedExplicitVRLittleEndian,
+)
 JPEG: tuple[UID, ...] = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLossless, JPEGLosslessSV1)
+JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL = (f"1.2.840.10008.1.2.4.{n}" for n in (110, 111, 112))
+DEFLATED_FRAME = "1.2.840.10008.1.2.8.1"
+OWN: tuple[str, ...] = (JPEG_XL_LOSSLESS, JPEG_XL_RECOMPRESSION, JPEG_XL, DEFLATED_FRAME)
+"""Younger than pydicom: frame by frame decoded here (PS3.5 A.4.13, A.4.14)."""
 DECODERS: Mapping[str, str] = {
     **dict.fromkeys(NATIVE, ""),
     **dict.fromkeys(JPEG, PLUGIN),
     **dict.fromkeys((JPEGLSLossless, JPEGLSNearLossless), "pyjpegls"),
     **dict.fromkeys((JPEG2000Lossless, JPEG2000, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K), "pylibjpeg"),
     RLELossless: "pydicom",
+    **dict.fromkeys(OWN, ""),
 }
-"""Transfer syntax to pydicom plugin (PS3.5 section 10 and annex A). Not here, so refused: Deflated (a small file may
-inflate without bound), video, JPIP, JPEG 2000 part 2, and what pydicom does not know."""
+"""Transfer syntax to pydicom plugin (PS3.5 section 10 and annex A). Not here, so refused: video, JPIP, JPEG 2000 part 2,
+SMPTE streams and private ones."""
 
-LOSSY: tuple[UID, ...] = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K)
+LOSSY: tuple[str, ...] = (JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K, JPEG_XL)
 """Syntaxes that may have cost detail; the header can still say that they did not (PS3.3 C.7.6.1.1.5)."""
 
 DECODER_DEPENDENCIES: Mapping[str, tuple[str, ...]] = dict.fromkeys(JPEG, ("numpy", "imagecodecs"))
@@ -94,6 +108,30 @@ def decode(source: bytes, runner: DecodeRunner) -> bytearray:
     if pixels.dtype.itemsize != width:
         pixels = pixels.astype(f"<u{width}")
     return bytearray(np.ascontiguousarray(pixels).tobytes())
+
+
+def decode_own(syntax: str, source: bytes, attributes: FrameAttributes, rows: int, columns: int) -> NDArray[Any]:
+    """Decode one frame of a syntax that pydicom does not know: (rows, columns) or (rows, columns, 3).
+
+    Raises
+    ------
+    ValueError
+        The stream is not what the header says.
+    """
+    import imagecodecs
+    import numpy as np
+
+    samples, width = attributes.samples_per_pixel, attributes.bits_allocated // 8
+    shape = (rows, columns) if samples == 1 else (rows, columns, samples)
+    if syntax == DEFLATED_FRAME:
+        size = rows * columns * samples * width
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source, size)
+        kind = "i" if attributes.signed else "u"
+        return np.frombuffer(content, f"<{kind}{width}", rows * columns * samples).reshape(shape)
+    pixels: NDArray[Any] = imagecodecs.jpegxl_decode(source)
+    if pixels.shape != shape:
+        raise ValueError("The JPEG XL stream has another shape than the header says")
+    return pixels.view(f"i{pixels.dtype.itemsize}") if attributes.signed else pixels
 
 
 def colour_model(source: bytes, photometric_interpretation: str) -> str:

@@ -1,64 +1,100 @@
 """One stored instance, opened: its header, checked before anything is decoded, and its frames.
 
-Knows how a file is parsed once and its frames are decoded one by one, within what the header says they cost. Runs in the
-decoding child. Does not know pictures.
+Knows how a file is parsed once, where its pixels lie, and how its frames are decoded one by one, within what the header says
+they cost. Runs in the decoding child. Does not know pictures.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.encaps import generate_frames
+from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
 from pydicom.pixels import pixel_array
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
 
 from record.errors import InvalidInstance, UnsupportedInstance
 from worker import attributes, surveys
 from worker.attributes import FrameAttributes, frame_attributes
-from worker.codecs import DECODERS, NATIVE
+from worker.codecs import DECODERS, NATIVE, OWN, decode_own
 
 MAX_FRAME_SAMPLES = 64_000_000
 """Samples of one frame: a mammogram has 30 million."""
 MAX_FRAMES = 100_000
+MAX_INFLATED_BYTES = 1 << 28
+"""Of a deflated data set: small files may inflate without bound."""
 _KEPT = 4
 """Files whose headers are kept: the next question is often about the same one."""
+_MAX_KEPT_FRAME_BYTES = 1 << 25
 _TAGS = [*attributes.TAGS, *surveys.TAGS, "SOPInstanceUID"]
+_PIXEL_DATA = (0x7FE0, 0x0010)
+_LONG_VRS = (b"OB", b"OW", b"UN", b"OF", b"OD", b"OL", b"OV")
+_SYNTAX = b"\x02\x00\x10\x00UI"
 
 
 @dataclass(slots=True, eq=False)
 class Opened:
-    """A file whose header is read and whose geometry is known to cost little."""
+    """A file whose header is read and whose geometry is known to cost little.
+
+    Attributes
+    ----------
+    syntax
+        The transfer syntax as the file has it.
+    inflated
+        A deflated file's data set, as a file in Explicit VR Little Endian.
+    pixels_at, pixels_bytes
+        Where the value of Pixel Data begins and how long it is; -1 for encapsulated, None where it was not found.
+    """
 
     path: Path
     syntax: str
     ds: FileDataset
+    pixels_at: int | None = None
+    pixels_bytes: int = 0
+    inflated: bytes | None = None
     _attributes: dict[int, FrameAttributes] = field(default_factory=dict)
     _last: tuple[int, NDArray[Any]] | None = None
 
     @property
     def is_native(self) -> bool:
-        """The values lie uncompressed in the file."""
+        """The values lie uncompressed in the file, or in what it inflates to."""
         return self.syntax in NATIVE
 
     def attributes(self, index: int) -> FrameAttributes:
         """What the display of a frame needs to know."""
         if index not in self._attributes:
-            is_little = not self.syntax.endswith("1.2.2")
+            is_little = self.syntax != ExplicitVRBigEndian
             self._attributes[index] = frame_attributes(self.ds, index, little_endian=is_little)
         return self._attributes[index]
 
     def frame(self, index: int) -> NDArray[Any]:
         """Stored values, (rows, columns) or (rows, columns, 3); three samples come as RGB."""
-        if self._last is None or self._last[0] != index:
-            self._last = index, self._decoded(index)
-        return self._last[1]
+        if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        found = self._decoded(index)
+        self._last = (index, found) if found.nbytes <= _MAX_KEPT_FRAME_BYTES else None
+        return found
 
     def frames(self, indices: Sequence[int]) -> Iterator[NDArray[Any]]:
         """Several frames, in the order asked for."""
@@ -66,11 +102,57 @@ class Opened:
             yield self._decoded(index)
 
     def _decoded(self, index: int) -> NDArray[Any]:
+        if (native := self._native(index)) is not None:
+            return native
+        if self.syntax in OWN:
+            return decode_own(self.syntax, self._encapsulated(index), self.attributes(index), *_shape(self.ds))
         options: dict[str, Any] = {}
         found = self.attributes(index)
         if self.is_native and found.shift and found.samples_per_pixel == 1:
             options["bits_stored"] = found.bits_allocated  # pydicom knows no High Bit: take all bits, shift later
-        return pixel_array(self.path, index=index, decoding_plugin=DECODERS[self.syntax], **options)
+        return pixel_array(self._source(), index=index, decoding_plugin=DECODERS[self.syntax], **options)
+
+    def _native(self, index: int) -> NDArray[Any] | None:
+        """Grey whole numbers that lie in little endian, one frame after the other: read as they are, all bits of them.
+
+        None for whatever is less plain: pydicom knows it.
+        """
+        found, (rows, columns) = self.attributes(index), _shape(self.ds)
+        width = found.bits_allocated // 8
+        if (
+            not self.is_native
+            or self.syntax == ExplicitVRBigEndian
+            or self.pixels_at is None
+            or found.samples_per_pixel != 1
+            or width not in {1, 2, 4}
+        ):
+            return None
+        size = rows * columns * width
+        frames = max(1, int(self.ds.get("NumberOfFrames") or 1))
+        if not size * frames <= self.pixels_bytes <= size * frames + 1:
+            return None
+        with self._file() as opened:
+            opened.seek(self.pixels_at + index * size)
+            content = opened.read(size)
+        if len(content) < size:
+            return None
+        kind = "i" if found.signed else "u"
+        return np.frombuffer(content, f"<{kind}{width}").reshape(rows, columns)  # (rows, columns)
+
+    def _encapsulated(self, index: int) -> bytes:
+        """One frame's stream (PS3.5 A.4)."""
+        if self.pixels_at is None or self.pixels_bytes != -1:
+            raise InvalidInstance("The instance has no encapsulated pixel data.", cause="pixel_data")
+        frames = max(1, int(self.ds.get("NumberOfFrames") or 1))
+        with self._file() as opened:
+            opened.seek(self.pixels_at)
+            return bytes(next(islice(generate_frames(opened, number_of_frames=frames), index, None)))
+
+    def _source(self) -> Path | BinaryIO:
+        return self.path if self.inflated is None else io.BytesIO(self.inflated)
+
+    def _file(self) -> BinaryIO:
+        return self.path.open("rb") if self.inflated is None else io.BytesIO(self.inflated)
 
 
 def open_instance(path: Path, index: int = 0) -> Opened:
@@ -91,16 +173,86 @@ def open_instance(path: Path, index: int = 0) -> Opened:
 
 @lru_cache(maxsize=_KEPT)
 def _opened(path: Path, _identity: tuple[int, int, int]) -> Opened:
-    syntax = _transfer_syntax(path)
-    return Opened(path, syntax, dcmread(path, stop_before_pixels=True, specific_tags=_TAGS))
+    syntax, inflated = _transfer_syntax(path), None
+    if syntax == DeflatedExplicitVRLittleEndian:
+        inflated = _inflated(path)
+    with path.open("rb") if inflated is None else io.BytesIO(inflated) as opened:
+        ds = dcmread(opened, stop_before_pixels=True, specific_tags=_TAGS)
+        at, length = _pixel_data(opened, syntax)
+    return Opened(path, syntax, ds, at, length, inflated)
+
+
+def _pixel_data(opened: BinaryIO, syntax: str) -> tuple[int | None, int]:
+    """Where the value of Pixel Data begins, and its length (-1: encapsulated); pydicom stopped before its tag."""
+    is_big, is_implicit = syntax == ExplicitVRBigEndian, syntax == ImplicitVRLittleEndian
+    head = opened.read(12)
+    order = ">" if is_big else "<"
+    if len(head) < 12 or struct.unpack(order + "HH", head[:4]) != _PIXEL_DATA:
+        return None, 0
+    if is_implicit:
+        opened.seek(-4, os.SEEK_CUR)
+        (length,) = struct.unpack(order + "I", head[4:8])
+    elif head[4:6] in _LONG_VRS:
+        (length,) = struct.unpack(order + "I", head[8:12])
+    else:
+        return None, 0
+    return opened.tell(), -1 if length == 0xFFFFFFFF else length
+
+
+def _inflated(path: Path) -> bytes:
+    """A deflated data set as a file in Explicit VR Little Endian, inflated piece by piece up to the limit (PS3.5 A.5)."""
+    meta = read_file_meta_info(path)
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    built = DicomBytesIO()
+    built.write(bytes(128) + b"DICM")
+    write_file_meta_info(built, meta, enforce_standard=False)
+    with path.open("rb") as opened:
+        head = opened.read(132 + 12)
+        if head[128:136] != b"DICM\x02\x00\x00\x00":
+            raise InvalidInstance(
+                "The deflated data set cannot be found: its file meta has no length.", cause="decoder"
+            )
+        opened.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), MAX_INFLATED_BYTES
+        while piece := opened.read(1 << 16):
+            while piece:
+                got = inflater.decompress(piece, min(left + 1, 1 << 20))
+                left -= len(got)
+                if left < 0:
+                    message = f"The data set inflates to more than {MAX_INFLATED_BYTES} bytes."
+                    raise UnsupportedInstance(message, cause="deflated")
+                built.write(got)
+                piece = inflater.unconsumed_tail
+    return built.getvalue()
 
 
 def _transfer_syntax(path: Path) -> str:
     """The transfer syntax, asked of the file meta alone: a deflated data set must not be inflated to find out."""
-    syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
+    with path.open("rb") as opened:
+        head = opened.read(2048)
+    at = head.find(_SYNTAX, 132)
+    if head[128:132] == b"DICM" and at >= 0:
+        length = int.from_bytes(head[at + 6 : at + 8], "little")
+        syntax = head[at + 8 : at + 8 + min(length, 64)].decode("latin-1").strip("\0 ")
+    else:
+        syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
     if syntax not in DECODERS:
-        raise UnsupportedInstance("No decoder here reads this transfer syntax.", cause="transfer_syntax")
+        raise UnsupportedInstance(
+            f"No decoder here reads the transfer syntax {_named(syntax)}.", cause="transfer_syntax"
+        )
     return syntax
+
+
+def _named(syntax: str) -> str:
+    """A transfer syntax by its name and UID; a stranger's UID only if it is one."""
+    uid = UID(syntax)
+    if not uid.is_valid or not uid:
+        return "of this file, which is no UID"
+    return f"{uid.name} ({uid})" if uid.name != uid else str(uid)
+
+
+def _shape(ds: FileDataset) -> tuple[int, int]:
+    return int(ds.Rows), int(ds.Columns)
 
 
 def _check_geometry(ds: FileDataset, index: int) -> None:

@@ -7,14 +7,13 @@ Knows the requests' fields. Does not know the pipe or the limits of the process 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import imagecodecs
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from worker import sights
 from worker.attributes import FrameAttributes, Lut, Window
@@ -24,6 +23,7 @@ from worker.rendering import LARGEST_SIDE, Span, named_window, render, show
 from worker.windows import NamedWindow
 
 Answer = tuple[dict[str, Any], bytes]
+_PNG_FILTER_UP = 0x20
 
 
 def render_file(request: Mapping[str, Any]) -> Answer:
@@ -36,7 +36,7 @@ def render_file(request: Mapping[str, Any]) -> Answer:
     max_side = int(request.get("max_side") or LARGEST_SIDE)
     if request.get("region"):
         rendering = sights.render_region(opened, request["region"], max_side)
-        digest = hashlib.sha256(np.ascontiguousarray(rendering.pixels).data).hexdigest()
+        digest = hashlib.sha256(np.ascontiguousarray(rendering.levels).data).hexdigest()
     else:
         frame, window, columns = opened.frame(index), _window(request.get("window")), int(request.get("columns") or 1)
         plain = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<"))  # (rows, columns) or (rows, columns, 3)
@@ -51,9 +51,7 @@ def render_file(request: Mapping[str, Any]) -> Answer:
         )
         if request.get("more"):
             rendering = sights.render_montage(request, rendering, max_side, window)
-    png = io.BytesIO()
-    Image.fromarray(rendering.pixels).save(png, "PNG", compress_level=4)
-    height, width = rendering.pixels.shape[:2]
+    height, width = rendering.levels.shape[:2]
     header = {
         "height": height,
         "width": width,
@@ -61,7 +59,7 @@ def render_file(request: Mapping[str, Any]) -> Answer:
         "pixel_digest": digest,
         "transform": {"transfer_syntax_uid": opened.syntax, "frame": index, **rendering.transform},
     }
-    return header, png.getvalue()
+    return header, _png(rendering.levels)
 
 
 def show_file(request: Mapping[str, Any]) -> Answer:
@@ -84,8 +82,8 @@ def show_file(request: Mapping[str, Any]) -> Answer:
         invert=bool(request.get("invert")),
         native=opened.is_native,
     )
-    height, width = rendering.pixels.shape[:2]
-    return {"height": height, "width": width}, bytes(imagecodecs.png_encode(rendering.pixels, level=1))
+    height, width = rendering.levels.shape[:2]
+    return {"height": height, "width": width}, _png(rendering.levels)
 
 
 def describe_file(request: Mapping[str, Any]) -> Answer:
@@ -109,6 +107,11 @@ def describe_file(request: Mapping[str, Any]) -> Answer:
         "lossy": stated == "01" or (opened.syntax in LOSSY and stated != "00"),
     }
     return header, b""
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG of grey levels or colours: differences from line to line, little effort; larger efforts gain 5 % for thrice the time."""
+    return bytes(imagecodecs.png_encode(pixels, level=1, filter=_PNG_FILTER_UP))
 
 
 def _misfit(asked: Mapping[str, Any], attributes: FrameAttributes) -> str | None:

@@ -53,17 +53,22 @@ class Rendering:
 
     Attributes
     ----------
-    pixels
-        uint8 (H, W, 3); what `show` made of a grey frame has no third axis.
+    levels
+        uint8 (H, W) of a grey frame, (H, W, 3) of colour.
     transform
         Plain values, fit for JSON.
     blank
         The grey levels deviate by less than one level: nothing can be seen on it.
     """
 
-    pixels: NDArray[np.uint8]
+    levels: NDArray[np.uint8]
     transform: dict[str, Any]
     blank: bool
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """What the model is given: uint8 (H, W, 3)."""
+        return self.levels if self.levels.ndim == 3 else np.repeat(self.levels[:, :, None], 3, axis=2)
 
 
 def named_window(name: str) -> NamedWindow:
@@ -114,8 +119,7 @@ def render(
     is_turned = state is not None and state.rotation in {90, 270}
     aspect = 1 / attributes.aspect if is_turned else attributes.aspect
     levels, steps["resize"] = _square(levels, aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
-    pixels = levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)  # (H, W, 3)
-    return Rendering(np.ascontiguousarray(pixels), steps, _deviation(levels) < _BLANK_DEVIATION)
+    return Rendering(np.ascontiguousarray(levels), steps, _deviation(levels) < _BLANK_DEVIATION)
 
 
 def show(

@@ -101,7 +101,7 @@ def render_montage(request: Mapping[str, Any], first: Rendering, max_side: int, 
         )
         for opened, n in _opened(request["more"])
     ]
-    cells = [Image.fromarray(one.pixels).convert("RGB") for one in (first, *others)]
+    cells = [Image.fromarray(one.levels).convert("RGB") for one in (first, *others)]
     width, height = max(c.width for c in cells), max(c.height for c in cells)
     sheet = Image.new("RGB", (columns * width, -(-len(cells) // columns) * height), (_MONTAGE_PAPER,) * 3)
     for number, cell in enumerate(cells):

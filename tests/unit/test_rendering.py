@@ -295,7 +295,7 @@ HEAD_CT = {"Modality": "CT", "PixelRepresentation": 1, "RescaleSlope": 1, "Resca
 
 def seen(stored, ds, **options):
     stored = np.atleast_2d(np.array(stored, "i2" if ds.PixelRepresentation else "u2"))
-    pixels = show(stored, frame_attributes(ds, 0), **options).pixels
+    pixels = show(stored, frame_attributes(ds, 0), **options).levels
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 2
     return pixels.tolist()
@@ -325,7 +325,7 @@ def test_a_person_sees_the_file_s_own_view_as_the_model_does():
     stored = (np.arange(64 * 48).reshape(64, 48) * 3 % 4000).astype("u2")
     for values in ({}, {"WindowCenter": 900, "WindowWidth": 500}, {"PhotometricInterpretation": "MONOCHROME1"}):
         attributes = frame_attributes(header(**values), 0)
-        assert (show(stored, attributes).pixels == render(stored, attributes).pixels[..., 0]).all()
+        assert (show(stored, attributes).levels == render(stored, attributes).pixels[..., 0]).all()
 
 
 def test_a_person_may_take_any_view_that_the_file_brings():
@@ -374,7 +374,7 @@ def test_inverting_is_black_for_white_and_never_for_colour():
     assert seen([0, 50, 100], ds, invert=True) == [[255, 127, 0]]
     colour = header(PhotometricInterpretation="RGB", SamplesPerPixel=3, BitsAllocated=8, BitsStored=8, HighBit=7)
     red = np.array([[[255, 0, 0]]], "u1")
-    assert show(red, frame_attributes(colour, 0), invert=True).pixels.tolist() == [[[255, 0, 0]]]
+    assert show(red, frame_attributes(colour, 0), invert=True).levels.tolist() == [[[255, 0, 0]]]
 
 
 @pytest.mark.parametrize(
