@@ -47,7 +47,7 @@ SECTIONS: tuple[tuple[str, tuple[click.Command, ...]], ...] = (
             notices.notices,
         ),
     ),
-    ("Read studies", (handed.protocols,)),
+    ("Read studies", (handed.protocols, handed.pictures)),
     ("Look after it", (status.status, health.health, checks.verify, completion.completion)),
     ("Keep its data", (data.backup, data.restore, data.upgrade)),
 )

@@ -47,6 +47,22 @@ def edges(header: Mapping[str, Any]) -> Edges | None:
     return Edges(right.translate(_OPPOSITE), right, bottom.translate(_OPPOSITE), bottom)
 
 
+def turned(facing: Sequence[str], rotation: int, *, flipped: bool) -> tuple[str, ...]:
+    """Return where left, right, top and bottom face once a picture was rotated clockwise, then flipped left to right.
+
+    Parameters
+    ----------
+    rotation
+        0, 90, 180 or 270 degrees.
+    """
+    if len(facing) != 4:
+        return ()
+    left, right, top, bottom = facing
+    for _ in range(rotation // 90 % 4):
+        left, right, top, bottom = bottom, top, left, right
+    return (right, left, top, bottom) if flipped else (left, right, top, bottom)
+
+
 def width_mm(header: Mapping[str, Any]) -> float | None:
     """The width of a cross section; a projection has none, since it is enlarged by as much as nobody wrote down."""
     spacing: Sequence[float] = header.get("pixel_spacing") or []

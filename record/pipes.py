@@ -178,6 +178,10 @@ class DecodingChild:
         window: str | Sequence[float] | None = None,
         max_side: int | None = None,
         timeout_s: float = 60.0,
+        more: Sequence[tuple[Path, int]] = (),
+        columns: int = 1,
+        region: Sequence[int] | None = None,
+        state: Path | None = None,
     ) -> Rendered:
         """Decode one frame of a stored instance and render it.
 
@@ -189,6 +193,12 @@ class DecodingChild:
             Centre and width in modality values, a window's name, or None for the file's own.
         max_side
             Pixels of the longer side; larger pictures are reduced, smaller ones are left.
+        more, columns
+            Frames that follow on the same picture, so many in a row: a montage.
+        region
+            Left, top, width and height of a part of a whole slide's level, instead of one frame.
+        state
+            A presentation state whose transforms take the place of the file's.
 
         Raises
         ------
@@ -201,6 +211,10 @@ class DecodingChild:
             "frame": frame,
             "window": window if window is None or isinstance(window, str) else [float(v) for v in window],
             "max_side": max_side,
+            "more": [[str(other), number] for other, number in more],
+            "columns": columns,
+            "region": list(region) if region is not None else None,
+            "state": str(state) if state is not None else None,
         }
         header, png = self.call(request, timeout_s)
         return Rendered(

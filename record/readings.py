@@ -27,6 +27,7 @@ from record.models import (
     StudyRevision,
     Worker,
 )
+from record.models.studies import KEEPS_A_FILE, UNDECIDED
 from record.states import LANE_ORDER, Lane, Purpose, ReadingState, allows, move
 
 # Start-time fair queuing: a site's next reading ranks after its own last one, but never before the lane's present head.
@@ -157,6 +158,23 @@ def instances_of(session: Session, revision_id: uuid.UUID) -> Sequence[Instance]
         .join(RevisionInstance, RevisionInstance.instance_id == Instance.id)
         .where(RevisionInstance.revision_id == revision_id)
         .order_by(Instance.series_id, Instance.instance_number.nulls_last(), Instance.id)
+    ).all()
+
+
+def beside(session: Session, study_id: uuid.UUID, sop_class_uids: Sequence[str]) -> Sequence[Instance]:
+    """The study's objects of these classes that are no images, in a stable order; none that is in conflict or a prior."""
+    return session.scalars(
+        select(Instance)
+        .where(
+            Instance.study_id == study_id,
+            Instance.sop_class_uid.in_(sop_class_uids),
+            KEEPS_A_FILE,
+            Instance.conflict_of_id.is_(None),
+            ~UNDECIDED,
+            ~Instance.prior,
+            ~Instance.rejected,
+        )
+        .order_by(Instance.received_at, Instance.id)
     ).all()
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_color_lut
 
+from worker import suv
+
 TAGS: tuple[str, ...] = (
     *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "PixelAspectRatio", "PixelSpacing"),
     *("ImagerPixelSpacing", "NominalScannedPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation"),
@@ -28,6 +30,7 @@ TAGS: tuple[str, ...] = (
     *(f"{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
     *(f"Segmented{c}PaletteColorLookupTableData" for c in ("Red", "Green", "Blue")),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *suv.TAGS,
 )
 """Everything that is read of an instance's header; the rest is skipped, not parsed."""
 
@@ -83,6 +86,8 @@ class FrameAttributes:
         Table of colours, uint8 (N, 3), with the stored value that meets its first row.
     aspect
         Height of a pixel over its width.
+    suv_factor
+        What a modality value is multiplied with to be a standardised uptake value; None where that is not known.
     shift
         Bits below the stored sample (High Bit + 1 - Bits Stored, PS3.5 8.1.1).
     """
@@ -104,6 +109,9 @@ class FrameAttributes:
     padding: tuple[int, int] | None
     palette: tuple[NDArray[np.uint8], int] | None
     aspect: float
+    suv_factor: float | None = None
+    presentation_lut: Lut | None = None
+    """From a presentation state: what follows the VOI transform in the place of a shape."""
 
     @property
     def is_grey(self) -> bool:
@@ -166,6 +174,7 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
         padding=_padding(ds, bits_allocated, signed=signed),
         palette=_palette(ds, little_endian=little_endian, signed=signed),
         aspect=_aspect(flat),
+        suv_factor=suv.suv_factor(ds) if ds.get("Modality") == "PT" else None,
     )
 
 
@@ -236,6 +245,23 @@ def _is_hounsfield(flat: dict[str, Any], *, rescaled: bool) -> bool:
     for item in (flat.get("ModalityLUTSequence") or [])[:1]:
         return str(item.get("ModalityLUTType") or "").strip() == "HU"
     return rescaled and str(flat.get("RescaleType") or "HU").strip() == "HU"
+
+
+def voi_of(item: Dataset, *, signed: bool) -> tuple[tuple[Lut, ...], tuple[Window, ...]]:
+    """Return the tables and windows of one item of a presentation state's VOI sequence (PS3.3 C.11.8).
+
+    Parameters
+    ----------
+    signed
+        What the tables are fed with may be negative.
+    """
+    flat = {keyword: item[keyword].value for keyword in _HELD if keyword in item}
+    return tables_of(flat.get("VOILUTSequence"), signed=signed), tuple(window for window, _ in _windows(flat))
+
+
+def tables_of(sequence: Any, *, signed: bool) -> tuple[Lut, ...]:
+    """Return the tables of a sequence of LUT items, as far as they can be read; entries in little endian."""
+    return tuple(lut for lut, _ in _lut_items(sequence, little_endian=True, signed=signed))
 
 
 def _lut_items(sequence: Any, *, little_endian: bool, signed: bool) -> Iterator[tuple[Lut, str]]:

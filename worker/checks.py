@@ -1,24 +1,26 @@
 """Guardrails: before the model (are there pictures worth asking about?) and after it (does the text contradict itself?).
 
-Knows words, not medicine: each check is a named flag on a sentence or on the draft, for the reviewer, and never changes
-a word. A protocol names the checks it wants, and those of which one flag ends the reading as not analysed. Does not
-know pixels; false alarms are expected, silence proves nothing.
+Knows words, not medicine, and no language: what a thing is called in one stands in `phrases`. Each check is a named flag
+on a sentence or on the draft, for the reviewer, and never changes a word. A protocol names the checks it wants, and those
+of which one flag ends the reading as not analysed. Does not know pixels; false alarms are expected, silence proves nothing.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol as Shape
 
 from record.body import Section, SectionCode, Sentence
 from record.errors import Abstained
+from record.headings import folded
 from record.states import ReasonCode
 from worker.engines import Completion
 from worker.findings import Findings, Flag
+from worker.phrases import PHRASES, Phrases
 from worker.prompting import ReadingContext
-from worker.protocols import Protocol, age_y
+from worker.protocols import Protocol, age_y, says
+from worker.spoken import is_foreign, spoken
 
 
 class Pictured(Shape):
@@ -30,6 +32,37 @@ class Pictured(Shape):
 
 
 @dataclass(frozen=True, slots=True)
+class _Heard:
+    """A sentence as the phrases are held against it."""
+
+    code: SectionCode
+    id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question of yes or no, and how the model answered.
+
+    Attributes
+    ----------
+    about
+        Words that the findings would use if the answer is yes.
+    probability
+        Of a yes, by the model itself; None where the engine does not tell.
+    mass
+        How much of the model's probability lay on either answer.
+    """
+
+    step: str
+    question: str
+    about: tuple[str, ...]
+    is_yes: bool
+    probability: float | None
+    mass: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Case:
     """What every check is given."""
 
@@ -38,9 +71,23 @@ class _Case:
     context: ReadingContext
     completions: Sequence[Completion]
     pictures: Sequence[Pictured]
+    phrases: Phrases
+    said: Sequence[_Heard]
+    asked: Sequence[Asked]
 
     def sentences(self, *codes: SectionCode) -> list[Sentence]:
         return [s for code, s in self.findings.sentences() if not codes or code in codes]
+
+    def heard(self, *codes: SectionCode) -> list[_Heard]:
+        return [heard for heard in self.said if not codes or heard.code in codes]
+
+    def affirmed(self, heard: _Heard) -> list[str]:
+        """What of a sentence says that something is there."""
+        return list(self.phrases.affirmed(heard.text))
+
+    def described(self, heard: _Heard) -> str:
+        """A sentence without its advice: what should be done may name another side, modality or date."""
+        return "" if heard.code is SectionCode.RECOMMENDATIONS else ", ".join(self.phrases.described(heard.text))
 
 
 Check = Callable[[_Case], Iterator[Flag]]
@@ -64,7 +111,7 @@ def gate_pictures(protocol: Protocol, pictures: Sequence[Pictured], *, expected:
     if len(pictures) != expected:
         raise Abstained(ReasonCode.UNDECODABLE, "Some of the chosen frames could not be shown.", pictures=len(pictures))
     blank = sum(p.blank for p in pictures)
-    if blank == len(pictures) or blank > protocol.pictures.max_blank_fraction * len(pictures):
+    if blank == len(pictures) or blank > protocol.gate.max_blank_fraction * len(pictures):
         raise Abstained(ReasonCode.BLANK_PICTURE, "Pictures of this study show nothing.", pictures=blank)
 
 
@@ -75,6 +122,7 @@ def check(
     completions: Sequence[Completion],
     *,
     pictures: Sequence[Pictured] = (),
+    asked: Sequence[Asked] = (),
 ) -> tuple[Findings, tuple[Flag, ...]]:
     """Run the checks a protocol names.
 
@@ -86,14 +134,17 @@ def check(
     Raises
     ------
     Abstained
-        A check of `Protocol.abstain_on` found something.
+        A check of `Gate.abstain_on` found something.
     """
-    case = _Case(findings, protocol, context, completions, pictures)
-    wanted = dict.fromkeys((*protocol.checks, *protocol.abstain_on))
+    words = " ".join(s.text for _, s in findings.sentences())
+    phrases = PHRASES[spoken(words) or findings.language]  # what is said counts, in whatever language it was asked for
+    said = [_Heard(code, s.id, folded(s.text)) for code, s in findings.sentences()]
+    case = _Case(findings, protocol, context, completions, pictures, phrases, said, asked)
+    wanted = dict.fromkeys((*protocol.checks, *protocol.gate.abstain_on))
     flags = [*findings.flags]
     for name in wanted:
         flags.extend(f for f in CHECKS[name](case) if f not in flags)
-    if fatal := sorted({f.name for f in flags} & set(protocol.abstain_on)):
+    if fatal := sorted({f.name for f in flags} & set(protocol.gate.abstain_on)):
         message = "The draft did not pass the protocol's checks, so it is not shown."
         raise Abstained(ReasonCode.CHECKS_FAILED, message, code=",".join(fatal))
     return replace(findings, sections=_flagged(findings.sections, flags), flags=tuple(flags)), tuple(flags)
@@ -115,141 +166,145 @@ def _flagged(sections: Sequence[Section], flags: Sequence[Flag]) -> tuple[Sectio
     )
 
 
-_ABSENT = re.compile(
-    r"\b(no|not|without|normal|clear|unremarkable|intact|absent|negative|free of|rather than|unlikely)\b", re.IGNORECASE
-)
-_LEFT = re.compile(r"\b(left|bilateral(ly)?|both)\b", re.IGNORECASE)
-_RIGHT = re.compile(r"\b(right|bilateral(ly)?|both)\b", re.IGNORECASE)
-_ABNORMAL = re.compile(
-    r"\b(opacit\w+|consolidation\w*|effusion\w*|pneumothorax|fractur\w+|mass(es)?|nodul\w+|lesion\w*|enlarge\w+|"
-    r"cardiomegaly|h(a)?emorrhag\w*|infarct\w*|o?edema|atelectasis|tumou?r\w*|stenosis|aneurysm\w*)\b",
-    re.IGNORECASE,
-)
-_ALL_NORMAL = re.compile(
-    r"\b(no acute|normal (study|chest|exam\w*|radiograph|scan)|unremarkable|no (significant )?abnormalit\w+)",
-    re.IGNORECASE,
-)
-_PRIOR = re.compile(
-    r"\b(unchanged|compared (to|with)|in comparison|interval (change|increase|decrease|improvement|development)|"
-    r"previous(ly)?|(since|from|on) (the )?prior|prior (exam\w*|stud(y|ies)|radiograph\w*|ct|mri?|imaging|scan)|"
-    r"(is|are|remains?|appears?) stable|(has|have) (improved|worsened|resolved|increased|decreased|progressed)|"
-    r"again (seen|noted|demonstrated))\b",
-    re.IGNORECASE,
-)
-_NO_PRIOR = re.compile(r"\b(no|without)\b[^.]{0,30}\b(prior|previous|earlier|comparison)", re.IGNORECASE)
-_MEASURE = re.compile(r"\d(?:[\d.,]*)\s*(?:x\s*\d[\d.,]*\s*)*(?:mm|cm|ml|cc|hu|hounsfield)\b", re.IGNORECASE)
-_OF_MEN = re.compile(r"\b(prostat\w*|testic\w*|testes|scrot\w*|seminal|penis|penile|male|man)\b", re.IGNORECASE)
-_OF_WOMEN = re.compile(
-    r"\b(uter(us|ine)|ovar(y|ies|ian)|endometri\w*|cervical canal|vagina\w*|female|woman|pregnan\w*)\b", re.IGNORECASE
-)
-_AGED = re.compile(r"\b(\d{1,3})[- ]?years?[- ]?old\b", re.IGNORECASE)
-_CHILD = re.compile(r"\b(child|infant|neonat\w*|newborn|p(a)?ediatric)\b", re.IGNORECASE)
-_CONTRAST = re.compile(
-    r"\b(contrast[- ]enhanced|post[- ]?contrast|after (intravenous |iv )?contrast|with (intravenous |iv )?contrast)\b",
-    re.IGNORECASE,
-)
-_NO_CONTRAST = re.compile(r"\b(non[- ]?contrast|without (intravenous |iv )?contrast|unenhanced)\b", re.IGNORECASE)
-_META = re.compile(
-    r"\b(as an? (ai|artificial|language)|i (cannot|can't|am unable|am not able)|i'm sorry|language model|here is (the|a|your)( draft)? report)\b",
-    re.IGNORECASE,
-)
-_MODALITY_WORDS: Mapping[str, re.Pattern[str]] = {
-    "projection": re.compile(r"\b(radiograph\w*|x[- ]?rays?)\b", re.IGNORECASE),
-    "CT": re.compile(r"\b(ct|computed tomograph\w*)\b", re.IGNORECASE),
-    "MR": re.compile(r"\b(mri?|magnetic resonance|t[12][- ]weighted|flair)\b", re.IGNORECASE),
-    "US": re.compile(r"\b(ultrasound|sonograph\w*|echogenic\w*|hypoechoic)\b", re.IGNORECASE),
-}
 _FAMILY = dict.fromkeys(("CR", "DX", "RG", "MG", "IO", "PX", "XA", "RF"), "projection") | {
     m: m for m in ("CT", "MR", "US")
 }
-_ADVICE = (SectionCode.RECOMMENDATIONS, SectionCode.IMPRESSION)
+"""Families of modalities by DICOM's codes; of a modality that stands in none the modality check says nothing."""
+_TOLD = frozenset({SectionCode.CLINICAL_INFORMATION})
+"""Sections that repeat what the model was told."""
+_ASIDE = _TOLD | {SectionCode.COMPARISON, SectionCode.IMPRESSION, SectionCode.RECOMMENDATIONS}
+"""Sections that may name another modality."""
 
 
 def _laterality(case: _Case) -> Iterator[Flag]:
     """An abnormality of the impression on a side of which the findings do not speak, while they speak of the other."""
-    seen = _sides(case.sentences(SectionCode.FINDINGS))
-    for sentence in case.sentences(SectionCode.IMPRESSION):
-        sides = _sides([sentence])
-        if seen and not sides <= seen:
-            yield Flag("laterality", sentence.id, "another side than in the findings")
+    seen = set().union(*(_sides(case, case.affirmed(h)) for h in case.heard(SectionCode.FINDINGS)))
+    for heard in case.heard(SectionCode.IMPRESSION):
+        if seen and not _sides(case, case.affirmed(heard)) <= seen:
+            yield Flag("laterality", heard.id, "another side than in the findings")
     taken = {"R": "right", "L": "left"}.get(case.context.laterality)
-    for sentence in case.sentences() if taken else ():
-        sides = _sides([sentence])
+    for heard in case.heard() if taken else ():
+        sides = _sides(
+            case, [case.described(heard)]
+        )  # to deny something of the other side is to have looked at the wrong one
         if sides and taken not in sides:
-            yield Flag("laterality", sentence.id, "another side than the examined one")
+            yield Flag("laterality", heard.id, "another side than the examined one")
 
 
-def _sides(sentences: Sequence[Sentence]) -> set[str]:
-    spoken = [s.text for s in sentences if not _ABSENT.search(s.text)]
-    sides = {"left"} if any(_LEFT.search(t) for t in spoken) else set()
-    return sides | ({"right"} if any(_RIGHT.search(t) for t in spoken) else set())
+def _sides(case: _Case, texts: Iterable[str]) -> set[str]:
+    sides: set[str] = set()
+    for text in texts:
+        both = case.phrases.both.search(text)
+        sides |= {"left"} if both or case.phrases.left.search(text) else set()
+        sides |= {"right"} if both or case.phrases.right.search(text) else set()
+    return sides
 
 
 def _contradiction(case: _Case) -> Iterator[Flag]:
     """The impression calls all normal where the findings name something, or the other way round."""
-    odd = any(_ABNORMAL.search(s.text) and not _ABSENT.search(s.text) for s in case.sentences(SectionCode.FINDINGS))
-    for sentence in case.sentences(SectionCode.IMPRESSION):
-        normal = _ALL_NORMAL.search(sentence.text) and not _ABNORMAL.search(_ALL_NORMAL.sub("", sentence.text))
-        if normal and odd and len(case.sentences(SectionCode.IMPRESSION)) == 1:
-            yield Flag("contradiction", sentence.id, "normal, while the findings are not")
+    findings, impression = case.heard(SectionCode.FINDINGS), case.heard(SectionCode.IMPRESSION)
+    odd = any(_abnormal(case, clause) for h in findings for clause in case.affirmed(h))
+    silent = bool(findings) and not any(case.affirmed(h) for h in findings)
+    named = any(case.affirmed(h) for h in impression)
+    for heard in impression:
+        if odd and not named and _all_normal(case, heard.text):
+            yield Flag("contradiction", heard.id, "normal, while the findings are not")
+        if silent and any(_abnormal(case, c) for c in case.affirmed(heard)):
+            yield Flag("contradiction", heard.id, "abnormal, while the findings are not")
+
+
+def _abnormal(case: _Case, clause: str) -> bool:
+    return bool(case.phrases.abnormal.search(clause)) and not case.phrases.old.search(clause)
+
+
+def _all_normal(case: _Case, text: str) -> bool:
+    said = case.phrases.all_normal.search(text)
+    return bool(said) and not case.phrases.abnormal.search(case.phrases.all_normal.sub("", text))
 
 
 def _prior(case: _Case) -> Iterator[Flag]:
     """An earlier examination is spoken of, and the model was given none: made up by construction."""
-    if case.context.priors:
+    if case.context.prior_report:
         return
-    for sentence in case.sentences():
-        if _PRIOR.search(sentence.text) and not _NO_PRIOR.search(sentence.text):
-            yield Flag("prior", sentence.id, "no earlier examination was given")
+    for heard in case.heard():
+        said = case.described(heard)
+        named = case.phrases.prior.search(said) or (heard.code is SectionCode.COMPARISON and _exam(case, said))
+        if named and not case.phrases.no_prior.search(heard.text) and heard.code not in _TOLD:
+            yield Flag("prior", heard.id, "no earlier examination was given")
+
+
+def _exam(case: _Case, said: str) -> bool:
+    """Whether an examination is named, by its kind or its date."""
+    return any(c.isdigit() for c in said) or any(m.search(said) for m in case.phrases.modalities.values())
 
 
 def _measurement(case: _Case) -> Iterator[Flag]:
     """A size or density, which cannot be measured on pictures of unknown scale."""
-    for sentence in case.sentences():
-        if _MEASURE.search(sentence.text):
-            yield Flag("measurement", sentence.id, "not computable from the pictures")
+    for heard in case.heard():
+        if case.phrases.measure.search(heard.text):
+            yield Flag("measurement", heard.id, "not computable from the pictures")
 
 
 def _sex(case: _Case) -> Iterator[Flag]:
     """Organs or words of the other sex."""
-    sex = case.context.patient_sex.strip().upper()
-    for sentence in case.sentences() if sex in {"F", "M"} else ():
-        if (_OF_MEN if sex == "F" else _OF_WOMEN).search(sentence.text):
-            yield Flag("sex", sentence.id, "does not fit the patient's sex")
+    other = {"F": case.phrases.of_men, "M": case.phrases.of_women}.get(case.context.patient_sex.strip().upper())
+    for heard in case.heard() if other else ():
+        if other and other.search(heard.text):
+            yield Flag("sex", heard.id, "does not fit the patient's sex")
 
 
 def _age(case: _Case) -> Iterator[Flag]:
     """Another age than the patient's."""
     years = age_y(case.context.patient_age)
-    for sentence in case.sentences() if years is not None else ():
-        said = _AGED.search(sentence.text)
-        if (said and abs(int(said.group(1)) - (years or 0)) > 1) or (
-            _CHILD.search(sentence.text) and (years or 0) >= 18
-        ):
-            yield Flag("age", sentence.id, "does not fit the patient's age")
+    for heard in case.heard() if years is not None else ():
+        if years is not None and _another_age(case, heard.text, years):
+            yield Flag("age", heard.id, "does not fit the patient's age")
+
+
+def _another_age(case: _Case, text: str, years: float) -> bool:
+    said = case.phrases.aged.search(text)
+    stated = next((int(n) for n in said.groups() if n), None) if said else None
+    return (
+        (stated is not None and abs(stated - years) >= 2)
+        or (years >= 5 and bool(case.phrases.months.search(text)))
+        or (years >= 18 and bool(case.phrases.child.search(text)))
+        or (years < 40 and bool(case.phrases.elder.search(text)))
+    )
 
 
 def _contrast(case: _Case) -> Iterator[Flag]:
     """Contrast is spoken of, and the header names no agent."""
-    for sentence in case.sentences() if not case.context.contrast else ():
-        if _CONTRAST.search(sentence.text) and not _NO_CONTRAST.search(sentence.text):
-            yield Flag("contrast", sentence.id, "the header names no contrast agent")
+    for heard in case.heard() if not case.context.contrast else ():
+        if case.phrases.contrast.search(case.phrases.no_contrast.sub(" ", case.described(heard))):
+            yield Flag("contrast", heard.id, "the header names no contrast agent")
 
 
 def _modality(case: _Case) -> Iterator[Flag]:
-    """Another modality than the pictures'; advice may name one."""
+    """Another modality than the pictures'; advice may name one, and so may what was told or compared."""
     family = _FAMILY.get(case.context.modality.upper())
-    for code, sentence in case.findings.sentences() if family else ():
-        named = {m for m, pattern in _MODALITY_WORDS.items() if pattern.search(sentence.text)}
-        if named and family not in named and code not in _ADVICE:
-            yield Flag("modality", sentence.id, "speaks of another modality")
+    for heard in case.heard() if family else ():
+        named = {m for m, pattern in case.phrases.modalities.items() if pattern.search(case.described(heard))}
+        if named and family not in named and heard.code not in _ASIDE:
+            yield Flag("modality", heard.id, "speaks of another modality")
+
+
+def _language(case: _Case) -> Iterator[Flag]:
+    """Another language than the one that was asked for, of the whole draft or of a sentence; only where it is clear."""
+    asked = case.findings.language
+    heard = [s for code, s in case.findings.sentences() if code not in _TOLD]
+    if is_foreign(" ".join(s.text for s in heard), asked):
+        yield Flag("language", None, "not in the language that was asked for")
+        return
+    for sentence in heard:
+        if is_foreign(sentence.text, asked):
+            yield Flag("language", sentence.id, "not in the language that was asked for")
 
 
 def _meta_talk(case: _Case) -> Iterator[Flag]:
     """The model speaks of itself."""
-    for sentence in case.sentences():
-        if _META.search(sentence.text):
-            yield Flag("meta_talk", sentence.id)
+    for heard in case.heard():
+        if case.phrases.meta.search(heard.text):
+            yield Flag("meta_talk", heard.id)
 
 
 def _truncated(case: _Case) -> Iterator[Flag]:
@@ -288,7 +343,20 @@ def _blank_picture(case: _Case) -> Iterator[Flag]:
         yield Flag("blank_picture", None, "some pictures show nothing")
 
 
+def _asked(case: _Case) -> Iterator[Flag]:
+    """The model answered a question otherwise than it described: what it says yes to is not named, or what it denies is."""
+    heard = case.heard(SectionCode.FINDINGS, SectionCode.IMPRESSION)
+    for asked in case.asked:
+        words = tuple(map(folded, asked.about))
+        naming = [h for h in heard if any(says(clause, words) for clause in case.affirmed(h))]
+        if asked.is_yes and words and not naming:
+            yield Flag("asked", None, f"{asked.step}: answered with yes, and not described")
+        for one in naming if not asked.is_yes else ():
+            yield Flag("asked", one.id, f"{asked.step}: answered with no")
+
+
 CHECKS: Mapping[str, Check] = {
+    "asked": _asked,
     "laterality": _laterality,
     "contradiction": _contradiction,
     "prior": _prior,
@@ -298,6 +366,7 @@ CHECKS: Mapping[str, Check] = {
     "contrast": _contrast,
     "modality": _modality,
     "meta_talk": _meta_talk,
+    "language": _language,
     "truncated": _truncated,
     "missing_impression": _missing_impression,
     "missing_section": _missing_section,

@@ -11,9 +11,10 @@ import click
 
 from record.errors import CountersignError
 from record.settings import WorkerSettings, load
+from worker.picture_commands import pictures
 from worker.protocol_trials import protocols
 
-OWN_VERBS = frozenset({"protocols"})
+OWN_VERBS = frozenset({"protocols", "pictures"})
 """Verbs that `countersign` has as well, and hands on to this: their help says so."""
 DATA_DIR = "--data-dir DIR takes the settings from an embedded run's folder, here or before the command."
 
@@ -57,6 +58,7 @@ def _add_phantoms() -> None:
 
 
 cli.add_command(protocols)
+cli.add_command(pictures)
 
 
 def main() -> None:

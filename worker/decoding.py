@@ -14,30 +14,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
-import hashlib
-import io
 import os
 import resource
 import signal
 import sys
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from record.pipes import read_frame, write_frame
 
-if TYPE_CHECKING:  # numpy and pydicom start threads or take time: they load after the child has left the network
-    from numpy.typing import NDArray
-    from pydicom.dataset import FileDataset
-
-    from worker.attributes import FrameAttributes, Lut, Window
-    from worker.rendering import Span
-
-MAX_FRAME_SAMPLES = 64_000_000
-"""Samples of one frame: a mammogram has 30 million."""
-MAX_FRAMES = 100_000
 MAX_FILE_DESCRIPTORS = 64
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
@@ -88,7 +74,7 @@ def warm_up() -> None:
     import pydicom.pixels  # noqa: F401
 
     import worker.codecs
-    import worker.rendering
+    import worker.operations
 
     worker.codecs.register()
     imagecodecs.jpeg8_version()  # its codecs load on first use
@@ -98,11 +84,12 @@ def warm_up() -> None:
 def answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     """Answer one request, with a picture or a refusal."""
     from record.errors import CountersignError, UnsupportedInstance
+    from worker.operations import OPERATIONS
 
     try:
-        operation = {"render": render_file, "show": show_file, "describe": describe_file}.get(str(request.get("op")))
+        operation = OPERATIONS.get(str(request.get("op")))
         if operation is None:
-            return _refusal("unsupported", "The decoding child knows render, show and describe.", "operation")
+            return _refusal("unsupported", "The decoding child has no such operation.", "operation")
         return operation(request)
     except UnsupportedInstance as error:
         return _refusal("unsupported", error.message, str(error.facts.get("cause", "")))
@@ -113,209 +100,6 @@ def answer(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
     except Exception as error:  # noqa: BLE001  # the child's door: any decoder's complaint is an answer
         message = "The frame cannot be decoded: its header and its pixel data do not fit together."
         return _refusal("undecodable", message, "decoder", type(error).__name__)
-
-
-def render_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Decode and render one frame of a file for the model: the header of the answer and the PNG."""
-    import numpy as np
-    from PIL import Image
-
-    from worker.rendering import render
-
-    opened = _open(request)
-    frame = _decode(opened)
-    plain = np.ascontiguousarray(frame, frame.dtype.newbyteorder("<"))  # (rows, columns) or (rows, columns, 3)
-    digest = hashlib.sha256(plain.data).hexdigest()
-    rendering = render(
-        frame,
-        opened.attributes,
-        window=_window(request.get("window")),
-        max_side=request.get("max_side"),
-        native=opened.is_native,
-    )
-    png = io.BytesIO()
-    Image.fromarray(rendering.pixels).save(png, "PNG", compress_level=4)
-    height, width, _ = rendering.pixels.shape
-    header = {
-        "height": height,
-        "width": width,
-        "blank": rendering.blank,
-        "pixel_digest": digest,
-        "transform": {"transfer_syntax_uid": opened.syntax, "frame": opened.index, **rendering.transform},
-    }
-    return header, png.getvalue()
-
-
-def show_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Decode and render one frame of a file for a person: the header of the answer and the PNG.
-
-    A view that does not fit the frame is an answer too: `refused` says why, and there is no PNG.
-    """
-    import imagecodecs
-
-    from worker.rendering import show
-
-    opened = _open(request)
-    asked = request.get("view") or {}
-    refused = _misfit(asked, opened.attributes) or (
-        "colour" if request.get("invert") and not opened.attributes.is_grey else None
-    )
-    if refused:
-        return {"refused": refused}, b""
-    rendering = show(
-        _decode(opened),
-        opened.attributes,
-        view=_view(asked, opened.attributes),
-        max_side=request.get("max_side"),
-        invert=bool(request.get("invert")),
-        native=opened.is_native,
-    )
-    height, width = rendering.pixels.shape[:2]
-    return {"height": height, "width": width}, bytes(imagecodecs.png_encode(rendering.pixels, level=1))
-
-
-def describe_file(request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """What can be asked of one frame, and what a person should know of it; no pixel is decoded."""
-    from worker.attributes import Window
-    from worker.codecs import LOSSY
-
-    opened = _open(request)
-    attributes = opened.attributes
-    stated = str(opened.ds.get("LossyImageCompression") or "").strip()
-    sent = [
-        {
-            "explanation": explanation,
-            "center": view.center if isinstance(view, Window) else None,
-            "width": view.width if isinstance(view, Window) else None,
-        }
-        for view, explanation in zip(attributes.sent, attributes.explanations, strict=True)
-    ]
-    header = {
-        "grey": attributes.is_grey,
-        "hounsfield": attributes.hounsfield,
-        "sent": sent if attributes.is_grey else [],
-        "lossy": stated == "01" or (opened.syntax in LOSSY and stated != "00"),
-    }
-    return header, b""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Opened:
-    path: Path
-    index: int
-    syntax: str
-    ds: FileDataset
-    attributes: FrameAttributes
-
-    @property
-    def is_native(self) -> bool:
-        from worker.codecs import NATIVE
-
-        return self.syntax in NATIVE
-
-
-def _open(request: Mapping[str, Any]) -> _Opened:
-    """The header of the file that is asked about, once it is known to cost little."""
-    from pydicom import dcmread
-
-    from worker.attributes import TAGS, frame_attributes
-
-    path, index = Path(request["path"]), int(request.get("frame", 0))
-    syntax = _transfer_syntax(path)
-    ds = dcmread(path, stop_before_pixels=True, specific_tags=list(TAGS))
-    _check_geometry(ds, index)
-    attributes = frame_attributes(ds, index, little_endian=not syntax.endswith("1.2.2"))
-    return _Opened(path, index, syntax, ds, attributes)
-
-
-def _decode(opened: _Opened) -> NDArray[Any]:
-    """The stored values, (rows, columns) or (rows, columns, 3)."""
-    from pydicom.pixels import pixel_array
-
-    from worker.codecs import DECODERS
-
-    options: dict[str, Any] = {}
-    if opened.is_native and opened.attributes.shift and opened.attributes.samples_per_pixel == 1:
-        # pydicom knows no High Bit: take all bits, shift here
-        options["bits_stored"] = opened.attributes.bits_allocated
-    return pixel_array(opened.path, index=opened.index, decoding_plugin=DECODERS[opened.syntax], **options)
-
-
-def _misfit(asked: Mapping[str, Any], attributes: FrameAttributes) -> str | None:
-    """Why a view does not fit a frame."""
-    kind = asked.get("kind")
-    if kind == "window" and not attributes.is_grey:
-        return "colour"
-    if kind == "window" and asked.get("hounsfield") and not attributes.hounsfield:
-        return "not_hounsfield"
-    if kind == "sent" and not 1 <= int(asked["number"]) <= max(1, len(attributes.sent)):
-        return "not_sent"
-    return None
-
-
-def _view(asked: Mapping[str, Any], attributes: FrameAttributes) -> Window | Lut | Span | None:
-    from worker.attributes import Window
-    from worker.rendering import Span
-
-    kind = asked.get("kind")
-    if kind == "span":
-        return Span(float(asked["low"]), float(asked["high"]))
-    if kind == "window":
-        center, width = float(asked["center"]), float(asked["width"])
-        # LINEAR needs a width of 1 or more (PS3.3 C.11.2.1.2.1)
-        return Window(center, width, "LINEAR" if width >= 1 else "LINEAR_EXACT", source="request")
-    if kind == "sent" and attributes.sent:
-        return attributes.sent[int(asked["number"]) - 1]
-    return None
-
-
-def _transfer_syntax(path: Path) -> str:
-    """The transfer syntax, asked of the file meta alone: a deflated data set must not be inflated to find out."""
-    from pydicom.filereader import read_file_meta_info
-
-    from worker.codecs import DECODERS
-
-    syntax = str(read_file_meta_info(path).get("TransferSyntaxUID", ""))
-    if syntax not in DECODERS:
-        raise _unsupported("No decoder here reads this transfer syntax.", "transfer_syntax")
-    return syntax
-
-
-def _check_geometry(ds: FileDataset, index: int) -> None:
-    """Refuse by the header what would cost too much, or is no picture, before a byte of it is decoded."""
-    from record.errors import InvalidInstance
-
-    rows, columns, samples, bits, frames = (
-        int(ds.get(keyword) or default)
-        for keyword, default in (
-            *(("Rows", 0), ("Columns", 0), ("SamplesPerPixel", 1)),
-            *(("BitsAllocated", 0), ("NumberOfFrames", 1)),
-        )
-    )
-    if rows <= 0 or columns <= 0:
-        raise InvalidInstance("The instance has no rows or columns.", cause="geometry")
-    if samples not in {1, 3} or bits not in {8, 16, 32, 64}:
-        raise _unsupported("Pictures have 1 or 3 samples of 8, 16, 32 or 64 bits.", "sample")
-    if rows * columns * samples > MAX_FRAME_SAMPLES or not 0 < frames <= MAX_FRAMES:
-        raise _unsupported(f"A frame may have {MAX_FRAME_SAMPLES} samples at most.", "geometry")
-    if not 0 <= index < frames:
-        raise InvalidInstance("The instance has no frame of this number.", cause="frame")
-
-
-def _unsupported(message: str, cause: str) -> Exception:
-    from record.errors import UnsupportedInstance
-
-    return UnsupportedInstance(message, cause=cause)
-
-
-def _window(asked: Any) -> Any:
-    from worker.attributes import Window
-    from worker.rendering import named_window
-
-    if asked is None or isinstance(asked, str):
-        return None if asked is None else named_window(asked)
-    center, width = (float(v) for v in asked)
-    return Window(center, max(width, 1.0), source="request")
 
 
 def _refusal(code: str, message: str, cause: str, error_type: str = "") -> tuple[dict[str, Any], bytes]:

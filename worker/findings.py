@@ -18,7 +18,9 @@ from record.errors import InvalidRequest, UnusableFindings
 from record.headings import CODES, HEADINGS, folded, heading_of
 from record.states import ReasonCode
 from record.written import BLANK, DROPPED, is_banner
-from worker.protocols import Protocol
+from worker.phrases import PHRASES
+from worker.protocols import Protocol, Step
+from worker.spoken import mostly_ideographs, spoken
 
 MAX_CHARACTERS = 20_000
 MAX_SENTENCES = 200
@@ -30,12 +32,28 @@ _HEADING = re.compile(  # at a line's beginning, marked up or not, or within a l
     re.IGNORECASE | re.MULTILINE,
 )
 _BANNER = re.compile(r"AI\s+DRAFT(?:\s*[-–—:]*\s*NOT\s+REVIEWED)?", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*(?:[-*•·–]+|\(?\d{1,2}[.)])\s+")
+_IDEOGRAPHS = r"\u3400-\u9fff"
+_BULLET = re.compile(
+    r"^\s*(?:(?:[-*•·–]+|\(?\d{1,2}[.)])\s+"
+    rf"|[(（]?\d{{1,2}}[.)．、）]\s*(?=[{_IDEOGRAPHS}])|[•·●①-⑳]\s*(?=[{_IDEOGRAPHS}]))"
+)
+_NUMBERED = re.compile(r"\(?\d{1,2}[.)]")
 _EMPHASIS = re.compile(r"\*\*|__|`+|^#+\s*")
-_SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')\]]))\s+(?=[\"'(\[]?[A-Z0-9])|(?<=[。！？；])\s*")
-_ABBREVIATION = re.compile(r"\b(?:e\.g|i\.e|approx|ca|cf|dr|no|nos|vs|fig|st|resp|incl|[A-Z])\.$", re.IGNORECASE)
+_SENTENCE_END = re.compile(
+    rf"(?:(?<=[.!?])|(?<=[.!?][\"')\]»”]))\s+(?=[\"'(\[«“¿¡]*[A-ZÀ-ÖØ-Þ0-9{_IDEOGRAPHS}])"
+    r"|(?:(?<=[。！？；])|(?<=[。！？；][”’」』）)]))\s*(?![”’」』）)。！？；\s])"
+    rf"|(?<=[{_IDEOGRAPHS}][.;!?])\s*(?=[{_IDEOGRAPHS}])"
+)
+_ABBREVIATION = re.compile(
+    r"\b(?:e\.g|i\.e|ca|cf|dra?|srt?a?|prof|vs|fig|st|resp|incl|ej|máx|mín|uds?|[A-Z])\.$", re.IGNORECASE
+)
+_BEFORE_NUMBER = re.compile(r"\b(?:approx|aprox|nos?|núm|n\.?º|figs?|págs?|art|vol)\.$", re.IGNORECASE)
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_CJK = re.compile(r"[\u3400-\u9fff]")
+_CJK = re.compile(rf"[{_IDEOGRAPHS}]")
+
+
+_REPORT = Step(name="draft")
+_CONCLUDING = (SectionCode.IMPRESSION, SectionCode.RECOMMENDATIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +72,7 @@ class Findings:
     sections: tuple[Section, ...]
     flags: tuple[Flag, ...] = ()
     language: str = "en"
+    """The one that was asked for, if one was."""
 
     def sentences(self) -> Iterator[tuple[SectionCode, Sentence]]:
         """Every sentence with its section, in order."""
@@ -62,23 +81,51 @@ class Findings:
                 yield section.code, sentence
 
 
-def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Findings:
-    """Read an answer.
+def parse(text: str, protocol: Protocol, picture_digests: Sequence[str], *, language: str | None = None) -> Findings:
+    """Read one answer; see `parse_steps`."""
+    return parse_steps([(_REPORT, text)], protocol, picture_digests, language=language)
 
-    Headings may be marked up, in any order, in one line or several; text before the first one belongs to findings.
+
+def parse_steps(
+    answers: Sequence[tuple[Step, str]],
+    protocol: Protocol,
+    picture_digests: Sequence[str],
+    *,
+    language: str | None = None,
+) -> Findings:
+    """Read the answers of a protocol's steps as one text.
+
+    Headings may be marked up, in any order, in one line or several; text before the first one belongs to the step's
+    section. What a step that was asked for the impression says of findings again is left out.
+
+    Parameters
+    ----------
+    language
+        The one that was asked for, of `worker.phrases.PHRASES`; without it, the one the answer is in.
 
     Raises
     ------
+    ValueError
+        Nothing is drafted in such a language.
     UnusableFindings
-        The answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
+        An answer is empty, has no words, repeats itself instead of saying something, or has no heading where the
         protocol requires them.
     """
-    plain = _plain(text[: 4 * MAX_CHARACTERS])
-    cut = len(plain) > MAX_CHARACTERS
-    _refuse_noise(plain[:MAX_CHARACTERS])
-    found, headed = _by_section(plain[:MAX_CHARACTERS])
-    if protocol.headings_required and not headed:
-        raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
+    if language is not None and language not in PHRASES:
+        message = f"Drafts are written in {', '.join(PHRASES)}."
+        raise ValueError(message)
+    found: dict[SectionCode, list[tuple[str, bool]]] = {}
+    cut, plain = False, ""
+    for step, text in answers:
+        plain = _plain(text[: 4 * MAX_CHARACTERS])
+        cut = cut or len(plain) > MAX_CHARACTERS
+        _refuse_noise(plain[:MAX_CHARACTERS])
+        told, headed = _by_section(plain[:MAX_CHARACTERS], step.section)
+        if protocol.headings_required and not headed:
+            raise _unusable("The answer has none of the sections the protocol asks for.", "no_section")
+        concluding = {code: told[code] for code in _CONCLUDING if code in told}
+        for code, lines in (concluding if step.kind == "impression" and concluding else told).items():
+            found.setdefault(code, []).extend(lines)
     sections, flags, number = [], [], 0
     for code in SectionCode:
         sentences: list[Sentence] = []
@@ -107,7 +154,7 @@ def parse(text: str, protocol: Protocol, picture_digests: Sequence[str]) -> Find
         flags.append(Flag("cut_short"))
     if not headed:
         flags.append(Flag("no_headings"))
-    findings = Findings(tuple(sections), tuple(flags), "zh" if _mostly_cjk(plain) else "en")
+    findings = Findings(tuple(sections), tuple(flags), language or _language_of(plain))
     to_body(findings)  # what the record would refuse is refused here
     return findings
 
@@ -154,7 +201,7 @@ def _refuse_noise(plain: str) -> None:
         raise _unusable("The answer repeats one sentence.", "repetition")
 
 
-def _by_section(plain: str) -> tuple[dict[SectionCode, list[tuple[str, bool]]], bool]:
+def _by_section(plain: str, unheaded: SectionCode) -> tuple[dict[SectionCode, list[tuple[str, bool]]], bool]:
     """Sentences by section, with whether one was cut, and whether there was any heading.
 
     What a person's editor would take for a heading is one here too, so that a draft that is saved without a change stays
@@ -163,7 +210,7 @@ def _by_section(plain: str) -> tuple[dict[SectionCode, list[tuple[str, bool]]], 
     found: dict[SectionCode, list[tuple[str, bool]]] = {}
     headed = False
     for stated, lines in _chunks(plain):
-        code, headed = stated or SectionCode.FINDINGS, headed or stated is not None
+        code, headed = stated or unheaded, headed or stated is not None
         for sentence, was_cut in _sentences(lines):
             line = sentence
             while heading := heading_of(line):
@@ -188,9 +235,13 @@ def _sentences(lines: Sequence[str]) -> Iterator[tuple[str, bool]]:
     for line in lines:
         rest = _EMPHASIS.sub("", _BULLET.sub("", line)).strip()
         pending = ""
-        for part in _SENTENCE_END.split(rest):
-            pending = f"{pending} {part}".strip() if pending else part.strip()
-            if pending and not _ABBREVIATION.search(pending):
+        parts = _SENTENCE_END.split(rest)
+        for part, following in zip(parts, [*parts[1:], ""], strict=True):
+            pending = f"{pending} {part}".strip() if pending else _BULLET.sub("", part).strip()
+            if _NUMBERED.fullmatch(pending):
+                pending = ""  # of an enumeration within a line, no sentence
+            goes_on = _ABBREVIATION.search(pending) or (following[:1].isdigit() and _BEFORE_NUMBER.search(pending))
+            if pending and not goes_on:
                 yield from _capped(pending)
                 pending = ""
         if pending:
@@ -203,8 +254,8 @@ def _capped(sentence: str) -> Iterator[tuple[str, bool]]:
         yield words[:MAX_SENTENCE_CHARACTERS].rstrip(), len(words) > MAX_SENTENCE_CHARACTERS
 
 
-def _mostly_cjk(plain: str) -> bool:
-    return 3 * len(_CJK.findall(plain)) > len(plain)
+def _language_of(plain: str) -> str:
+    return "zh" if mostly_ideographs(plain) else spoken(plain) or "en"
 
 
 def _unusable(message: str, cause: str) -> UnusableFindings:

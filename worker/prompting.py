@@ -1,7 +1,8 @@
 """The prompt: a protocol's step, filled with what may be told about the study, and its pictures.
 
-Knows which facts may go into a prompt (age and sex, never a name, an identifier or a birth date) and how text from
-outside is made harmless: header and order text is hostile. Does not know engines' templates, nor what the answer means.
+Knows which facts may go into a prompt (age and sex, never a name, an identifier or a date of birth) and how text from
+outside is made harmless: header and order text is hostile, and may name the patient. Does not know engines' templates,
+nor what the answer means.
 """
 
 from __future__ import annotations
@@ -9,23 +10,25 @@ from __future__ import annotations
 import re
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from record.instances import InstanceHeader
-from worker.engines import Message, Parameters, Picture, Prompt
-from worker.protocols import Protocol, Step, age_y
-from worker.selection import Chosen
+from worker.engines import Choice, Message, Parameters, Picture, Prompt
+from worker.protocols import Language, Protocol, Step, Wording, age_y, patient_age, wording_of
+from worker.views import laterality_of, view_of
 
 MAX_CODE_CHARACTERS = 32
 MAX_HISTORY_CHARACTERS = 1000
-UNKNOWN = "unknown"
-NONE_GIVEN = "none given"
-_SEXES = {"F": "female", "M": "male"}
+MAX_PRIOR_CHARACTERS = 2000
+MAX_FINDINGS_CHARACTERS = 4000
 _SPECIAL = re.compile(r"[<>{}\[\]|`#\\▁]+")
 """What control tokens, placeholders and our own delimiters are made of: <|im_start|>, </s>, [INST], <image>, >>>."""
 _ROLES = re.compile(r"\b(system|user|assistant|human|gpt|model|instruction|response)\s*:", re.IGNORECASE)
 _NOT_CODE = re.compile(r"[^A-Za-z0-9 /,.+-]+")
+_NAME_PART = re.compile(r"[\^=\s,.]+")
+_DATES = re.compile(r"\b(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|(?:19|20)\d{6})\b")
+_LEAST_NAME = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +41,16 @@ class ReadingContext:
         As in the header (VR AS).
     laterality
         ``R`` or ``L`` where every picture is of that side.
-    history
-        Clinical information from orders, as sent.
-    priors
-        Texts of earlier signed reports that the model is given; none in this release.
+    indication, history, labs
+        Why the examination was asked for, what is known of the patient: as sent, identifiers taken out.
+    prior_report
+        Plain text of the patient's last signed report of such an examination, identifiers taken out.
     captions
         One a picture, in their order.
+    missing
+        Roles of the protocol that nothing in the study plays.
+    patient_left_is_right
+        In every picture the patient's left is at the right edge.
     """
 
     patient_age: str = ""
@@ -53,28 +60,55 @@ class ReadingContext:
     views: tuple[str, ...] = ()
     laterality: str = ""
     contrast: bool = False
+    indication: str = ""
     history: str = ""
-    priors: tuple[str, ...] = ()
+    labs: str = ""
+    prior_report: str = ""
     captions: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    patient_left_is_right: bool = False
 
 
-def context_of(chosen: Sequence[Chosen], *, history: str = "") -> ReadingContext:
-    """Gather the context from the headers of the chosen frames; the first picture's header speaks for the study."""
-    if not chosen:
-        return ReadingContext(history=history)
-    headers = [c.instance.header for c in chosen]
+def context_of(
+    headers: Sequence[InstanceHeader],
+    *,
+    captions: Sequence[str] = (),
+    edges: Sequence[Sequence[str]] = (),
+    history: str = "",
+    labs: str = "",
+    prior_report: str = "",
+    missing: Sequence[str] = (),
+) -> ReadingContext:
+    """Gather the context from the headers of the chosen frames; the first picture's header speaks for the study.
+
+    Parameters
+    ----------
+    edges
+        One a picture: where its left, right, top and bottom edge face in the patient.
+    history, labs, prior_report
+        What the record holds besides the images; names and numbers of the patient are taken out here.
+    """
+    if not headers:
+        return ReadingContext()
     first = headers[0]
-    sides = {h.image_laterality or h.laterality for h in headers}
+    sides = {laterality_of(h) for h in headers}
+    told = next((h.additional_patient_history for h in headers if h.additional_patient_history), "")
+    wanted = next((h.reason_for_study for h in headers if h.reason_for_study), "")
     return ReadingContext(
-        patient_age=_age(first),
+        patient_age=patient_age(first),
         patient_sex=first.patient_sex,
         modality=first.modality,
         body_part=first.body_part_examined,
-        views=tuple(dict.fromkeys(h.view_position for h in headers if h.view_position)),
+        views=tuple(dict.fromkeys(view for h in headers if (view := view_of(h)))),
         laterality=next(iter(sides)) if len(sides) == 1 and sides <= {"R", "L"} else "",
         contrast=any(h.contrast_bolus_agent.strip() for h in headers),
-        history=history,
-        captions=tuple(c.caption for c in chosen),
+        indication=without_identity(wanted, first),
+        history=without_identity(" ".join(filter(None, (history, told))), first),
+        labs=without_identity(labs, first),
+        prior_report=without_identity(prior_report, first),
+        captions=tuple(captions),
+        missing=tuple(missing),
+        patient_left_is_right=bool(edges) and all(len(e) == 4 and e[1].startswith("L") for e in edges),
     )
 
 
@@ -84,6 +118,8 @@ def compose(
     context: ReadingContext,
     pictures: Sequence[Picture],
     *,
+    language: Language = "en",
+    findings: str = "",
     seed: int = 0,
     deadline_s: float = 300.0,
     alone: bool = False,
@@ -92,33 +128,35 @@ def compose(
 
     Parameters
     ----------
+    language
+        One of the protocol's.
+    findings
+        What the model has said so far, for the steps that build on it.
     seed
         For draws; without effect at temperature 0.
     alone
         The reading has failed before, so it shares no batch.
     """
-    values = {
-        "age": age_words(context.patient_age),
-        "sex": _SEXES.get(context.patient_sex.strip().upper(), UNKNOWN),
-        "modality": code(context.modality) or UNKNOWN,
-        "body_part": code(context.body_part).lower() or UNKNOWN,
-        "view": ", ".join(filter(None, map(code, context.views))) or UNKNOWN,
-        "history": clean(context.history, MAX_HISTORY_CHARACTERS) or NONE_GIVEN,
-        "pictures": _listed(context.captions, len(pictures)),
+    ours = wording_of(language)
+    values = _values(protocol, context, ours, language, len(pictures)) | {
+        "findings": clean(findings, MAX_FINDINGS_CHARACTERS) or ours.labels.none_given,
     }
-    system, user = fill(step.system, values), fill(step.user, values)
+    values["question"] = fill(step.question.get(language, ""), values)
+    system = fill(step.system.get(language, ours.system) if step.system else ours.system, values)
+    user = fill(step.user[language] if step.user else getattr(ours.templates, step.kind), values)
     messages = [Message("system", system)] if system else []
-    messages.append(Message("user", user, tuple(pictures)))
+    messages.append(Message("user", _tidy(user), tuple(pictures)))
     parameters = Parameters(
-        max_new_tokens=protocol.parameters.max_new_tokens,
+        max_new_tokens=step.max_new_tokens or protocol.parameters.max_new_tokens,
         temperature=protocol.parameters.temperature,
         repetition_penalty=protocol.parameters.repetition_penalty,
         seed=seed,
     )
-    return Prompt(tuple(messages), parameters, deadline_s=deadline_s, alone=alone)
+    constraint = Choice((ours.yes, ours.no)) if step.kind == "ask" else None
+    return Prompt(tuple(messages), parameters, constraint=constraint, deadline_s=deadline_s, alone=alone)
 
 
-def fill(template: str, values: dict[str, str]) -> str:
+def fill(template: str, values: Mapping[str, str]) -> str:
     """Put values into a template, once: braces in a value stay what they are."""
     return "".join(
         literal + (values[name] if name is not None else "")
@@ -139,27 +177,74 @@ def code(text: str) -> str:
     return " ".join(_NOT_CODE.sub(" ", clean(text, MAX_CODE_CHARACTERS)).split())
 
 
-def age_words(patient_age: str) -> str:
+def without_identity(text: str, header: InstanceHeader) -> str:
+    """Take out what names the patient or a physician: their names' parts, numbers of theirs, and dates.
+
+    What a header does not hold itself (a relative's name, an address) cannot be known here.
+    """
+    people = (header.patient_name, header.referring_physician_name)
+    numbers = (header.patient_id, header.accession_number, header.patient_birth_date)
+    parts = {
+        part for name in people for part in _NAME_PART.split(name) if len(part) >= _LEAST_NAME or not part.isascii()
+    }
+    for part in sorted(parts | {n.strip() for n in numbers if len(n.strip()) >= _LEAST_NAME}, key=len, reverse=True):
+        edge = r"\b" if part.isascii() and part.isalnum() else ""
+        text = re.sub(edge + re.escape(part) + edge, " ", text, flags=re.IGNORECASE)
+    return " ".join(_DATES.sub(" ", text).split())
+
+
+def age_words(age: str, wording: Wording) -> str:
     """Return an age in words: years, below two years months."""
-    years = age_y(patient_age)
+    years = age_y(age)
     if years is None or years > 130:
-        return UNKNOWN
-    return f"{int(years)} years" if years >= 2 else f"{int(years * 12)} months"
+        return wording.labels.unknown
+    in_years, count = years >= 2, int(years) if years >= 2 else int(years * 12)
+    return (wording.labels.years if in_years else wording.labels.months).format(count=count)
 
 
-def _age(header: InstanceHeader) -> str:
-    """Patient's Age, or what birth date and study date give; the dates themselves go nowhere."""
-    if age_y(header.patient_age) is not None:
-        return header.patient_age
-    born, taken = header.patient_birth_date.strip(), header.study_date.strip()
-    if not all(len(date) == 8 and date.isascii() and date.isdigit() for date in (born, taken)):
-        return ""
-    months = (int(taken[:4]) - int(born[:4])) * 12 + int(taken[4:6]) - int(born[4:6]) - (taken[6:] < born[6:])
-    if not 0 <= months <= 130 * 12:
-        return ""
-    return f"{months // 12:03d}Y" if months >= 24 else f"{months:03d}M"
+def _values(
+    protocol: Protocol, context: ReadingContext, ours: Wording, language: Language, pictures: int
+) -> dict[str, str]:
+    labels = ours.labels
+    sexes = {"F": labels.female, "M": labels.male, "O": labels.other}
+    told = {
+        "age": age_words(context.patient_age, ours),
+        "sex": sexes.get(context.patient_sex.strip().upper(), labels.unknown),
+        "indication": clean(context.indication, MAX_HISTORY_CHARACTERS) or labels.none_given,
+        "history": clean(context.history, MAX_HISTORY_CHARACTERS) or labels.none_given,
+        "labs": clean(context.labs, MAX_HISTORY_CHARACTERS) or labels.none_given,
+        "prior_report": clean(context.prior_report, MAX_PRIOR_CHARACTERS) or labels.none_given,
+        "modality": code(context.modality) or labels.unknown,
+        "body_part": code(context.body_part).lower() or labels.unknown,
+        "view": ", ".join(filter(None, map(code, context.views))) or labels.unknown,
+    }
+    return told | {
+        "context": "\n".join(_context_lines(protocol, context, ours, told)),
+        "look_for": protocol.look_for.get(language, ""),
+        "pictures": _listed(context.captions, pictures) or labels.none_given,
+        "sections": ", ".join(ours.headings.get(s.value, s.value) for s in protocol.sections),
+    }
+
+
+def _context_lines(
+    protocol: Protocol, context: ReadingContext, ours: Wording, told: Mapping[str, str]
+) -> Iterator[str]:
+    """A line for each fact that is known and that the protocol lets the model know."""
+    labels = ours.labels
+    for fact in ("modality", "body_part", "view", *protocol.context):
+        if told[fact] not in {labels.unknown, labels.none_given}:
+            yield f"{getattr(labels, fact)}: <<<{told[fact]}>>>"
+    if context.missing:
+        yield f"{labels.missing}: {', '.join(name.replace('_', ' ') for name in context.missing)}"
+    if context.patient_left_is_right:
+        yield labels.sides
 
 
 def _listed(captions: Sequence[str], count: int) -> str:
-    told = [clean(c, 120) for c in captions[:count]]
-    return "\n".join(f"{number}. {caption}" for number, caption in enumerate(told, start=1)) or NONE_GIVEN
+    told = [clean(c, 160) for c in captions[:count]]
+    return "\n".join(f"{number}. {caption}" for number, caption in enumerate(told, start=1))
+
+
+def _tidy(text: str) -> str:
+    """Without the empty lines that a value that is not there leaves."""
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

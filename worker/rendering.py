@@ -9,7 +9,6 @@ Not done, on purpose: overlays (60xx), ICC profiles, supplemental palettes, rota
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,14 +19,9 @@ from PIL import Image
 from record.errors import InvalidRequest, UnsupportedInstance
 from record.states import ReasonCode
 from worker.attributes import FrameAttributes, Lut, Window
+from worker.presentation import Presentation
+from worker.windows import WINDOWS, NamedWindow
 
-NAMED_WINDOWS: Mapping[str, tuple[float, float]] = {
-    "soft_tissue": (40.0, 400.0),
-    "lung": (-600.0, 1500.0),
-    "bone": (400.0, 1800.0),
-    "brain": (40.0, 80.0),
-}
-"""Centre and width in Hounsfield units."""
 LARGEST_SIDE = 16_384
 """Pixels; no picture is larger, however it is asked for."""
 _TABLE_SIZE = 1 << 17
@@ -45,6 +39,12 @@ class Span:
 
     low: float
     high: float
+
+
+View = Window | Lut | Span | NamedWindow
+"""How grey values are looked at, in the place of what the file says."""
+_SOFT_TISSUE = Window(40.0, 400.0, source="named:soft_tissue")
+"""Of a CT that brings no window."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +66,7 @@ class Rendering:
     blank: bool
 
 
-def named_window(name: str) -> Window:
+def named_window(name: str) -> NamedWindow:
     """Return the window of a name.
 
     Raises
@@ -74,19 +74,19 @@ def named_window(name: str) -> Window:
     InvalidRequest
         There is no such window.
     """
-    if name not in NAMED_WINDOWS:
-        raise InvalidRequest("There is no window of this name: " + ", ".join(NAMED_WINDOWS) + ".")
-    center, width = NAMED_WINDOWS[name]
-    return Window(center, width, source=f"named:{name}")
+    if name not in WINDOWS:
+        raise InvalidRequest("There is no window of this name: " + ", ".join(WINDOWS) + ".")
+    return WINDOWS[name]
 
 
 def render(
     frame: Array,
     attributes: FrameAttributes,
     *,
-    window: Window | None = None,
+    window: Window | NamedWindow | None = None,
     max_side: int | None = None,
     native: bool = True,
+    state: Presentation | None = None,
 ) -> Rendering:
     """Render one decoded frame.
 
@@ -100,14 +100,20 @@ def render(
         Pixels of the longer side; larger pictures are reduced, smaller ones are left.
     native
         The values lay uncompressed in the file, so bits beside the sample are still in them.
+    state
+        A presentation state: its transforms take the place of the file's.
 
     Raises
     ------
     UnsupportedInstance
         A colour model that is not rendered.
     """
-    levels, steps = _levels(frame, attributes, window, native=native)
-    levels, steps["resize"] = _square(levels, attributes.aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
+    levels, steps = levels_of(frame, state.attributes if state else attributes, window, native=native)
+    if state is not None:
+        levels, steps["spatial"] = state.laid_out(levels), state.as_dict()
+    is_turned = state is not None and state.rotation in {90, 270}
+    aspect = 1 / attributes.aspect if is_turned else attributes.aspect
+    levels, steps["resize"] = _square(levels, aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
     pixels = levels if levels.ndim == 3 else np.repeat(levels[:, :, None], 3, axis=2)  # (H, W, 3)
     return Rendering(np.ascontiguousarray(pixels), steps, _deviation(levels) < _BLANK_DEVIATION)
 
@@ -116,7 +122,7 @@ def show(
     frame: Array,
     attributes: FrameAttributes,
     *,
-    view: Window | Lut | Span | None = None,
+    view: View | None = None,
     max_side: int | None = None,
     invert: bool = False,
     native: bool = True,
@@ -135,7 +141,7 @@ def show(
     UnsupportedInstance
         A colour model that is not rendered.
     """
-    levels, steps = _levels(frame, attributes, view, native=native)
+    levels, steps = levels_of(frame, attributes, view, native=native)
     side = min(max_side or LARGEST_SIDE, LARGEST_SIDE)
     levels, steps["resize"] = _square(levels, attributes.aspect, side, reducing_gap=3.0)
     if invert and levels.ndim == 2:
@@ -143,10 +149,16 @@ def show(
     return Rendering(np.ascontiguousarray(levels), steps, blank=False)
 
 
-def _levels(
-    frame: Array, attributes: FrameAttributes, view: Window | Lut | Span | None, *, native: bool
+def levels_of(
+    frame: Array, attributes: FrameAttributes, view: View | None, *, native: bool
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """The frame in 8 bits, (rows, columns) or (rows, columns, 3), before its shape is changed; and the steps taken."""
+    """Return the frame in 8 bits, (rows, columns) or (rows, columns, 3), before its shape is changed; and the steps taken.
+
+    Raises
+    ------
+    UnsupportedInstance
+        A colour model that is not rendered.
+    """
     model = attributes.photometric_interpretation
     if model == "PALETTE COLOR" and frame.ndim == 2:
         levels, steps = _palette(frame, attributes)
@@ -176,9 +188,7 @@ def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Arra
     return np.where(bits >= 1 << (stored - 1), bits - (1 << stored), bits) if attributes.signed else bits
 
 
-def _grey(
-    stored: Array, attributes: FrameAttributes, view: Window | Lut | Span | None
-) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+def _grey(stored: Array, attributes: FrameAttributes, view: View | None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
     """Grey levels of stored samples, uint8 (rows, columns), and the steps taken."""
     whole = stored.dtype.kind in "iu"
     low = int(stored.min()) if whole else 0
@@ -192,14 +202,19 @@ def _grey(
         counts = np.isfinite(stored).view(np.uint8)  # as domain
     seen = np.where(_is_padding(domain, attributes.padding), 0, counts)  # as domain
     values, modality = _modality(domain, attributes)
+    view, named, values = _resolved(view, values, attributes)
     unit, voi = _voi(values, attributes, view, seen if seen.any() else counts)
+    if (table := attributes.presentation_lut) is not None:
+        unit = np.clip(table(unit * (len(table.entries) - 1) + table.first_mapped) / (2.0**table.bits - 1), 0, 1)
     inverted = attributes.presentation_lut_shape == "INVERSE" or (
         attributes.presentation_lut_shape == "" and attributes.photometric_interpretation == "MONOCHROME1"
     )  # one or the other, never both (PS3.3 C.11.6, C.7.6.3.1.2)
+    if named.get("inverted"):
+        inverted = True  # of uptake: dark is high, whatever the file would do
     levels = np.rint((1.0 - unit if inverted else unit) * 255).astype(np.uint8)  # as domain
     steps = {
         "modality": modality,
-        "voi": voi,
+        "voi": voi | named,
         "inverted": inverted,
         "padding": list(attributes.padding) if attributes.padding else None,
         "shift": attributes.shift,
@@ -223,6 +238,32 @@ def _modality(stored: Array, attributes: FrameAttributes) -> tuple[NDArray[np.fl
     return stored.astype(np.float64), {"kind": "identity"}
 
 
+def _resolved(
+    view: View | None, values: NDArray[np.float64], attributes: FrameAttributes
+) -> tuple[Window | Lut | Span | None, dict[str, Any], NDArray[np.float64]]:
+    """What a named window means for this frame: a window or a span, what is noted of it, and the values it is for."""
+    if not isinstance(view, NamedWindow):
+        return view, {}, values
+    if view.unit == "HU" and not attributes.hounsfield:
+        return None, {"instead_of": view.name}, values  # such a window on other values shows nothing
+    noted: dict[str, Any] = {"source": f"named:{view.name}", "inverted": view.inverted}
+    if view.unit == "SUV":
+        if attributes.suv_factor is None:
+            shown, _, _ = _resolved(WINDOWS["counts"], values, attributes)
+            return shown, {**noted, "source": "named:counts", "instead_of": view.name}, values
+        noted |= {"suv_factor": attributes.suv_factor}
+        values = values * attributes.suv_factor  # as values
+    if view.percentiles is not None:
+        return Span(*view.percentiles), noted, values
+    assert view.center is not None  # noqa: S101  a named window has one or the other
+    assert view.width is not None  # noqa: S101
+    return (
+        Window(view.center, view.width, "LINEAR_EXACT" if view.unit == "SUV" else "LINEAR", noted["source"]),
+        noted,
+        values,
+    )
+
+
 def _voi(
     values: NDArray[np.float64],
     attributes: FrameAttributes,
@@ -233,7 +274,7 @@ def _voi(
     if view is None:
         view = next(iter(attributes.sent), None)
     if view is None and attributes.modality == "CT" and attributes.rescale is not None:
-        view = named_window("soft_tissue")
+        view = _SOFT_TISSUE
     if isinstance(view, Lut):
         return np.clip(view(values) / (2.0**view.bits - 1), 0, 1), {"kind": "lut", "source": "file"}
     if isinstance(view, Window):

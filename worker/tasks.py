@@ -152,7 +152,7 @@ class Drafting:
             self._engine = open_engine(
                 self._settings.model,
                 engine_url=self._settings.engine_url,
-                api_key=self._key(),
+                api_key=engine_key(self._settings),
                 slots=self.slots,
             )
         except EngineUnavailable as error:
@@ -176,14 +176,6 @@ class Drafting:
             device=self._engine.identity.where,
             slots=self.slots,
         )
-
-    def _key(self) -> str | None:
-        path = self._settings.engine_key_file
-        try:
-            return path.read_text(encoding="utf-8").strip() if path else None
-        except (OSError, UnicodeDecodeError) as error:
-            message = "The file that COUNTERSIGN_ENGINE_KEY_FILE names cannot be read."
-            raise Misconfigured(message) from error
 
     def describe(self) -> dict[str, Any]:
         """The engine's identity, once it is open."""
@@ -212,6 +204,22 @@ class Drafting:
                 _logger.info("draft_written", reading_id=str(claim.reading_id), tokens=drafted.tokens)
 
         _to_an_end(desk, held, work)
+
+
+def engine_key(settings: WorkerSettings) -> str | None:
+    """Read the key of the engine's server, if it has one.
+
+    Raises
+    ------
+    Misconfigured
+        The file cannot be read.
+    """
+    path = settings.engine_key_file
+    try:
+        return path.read_text(encoding="utf-8").strip() if path else None
+    except (OSError, UnicodeDecodeError) as error:
+        message = "The file that COUNTERSIGN_ENGINE_KEY_FILE names cannot be read."
+        raise Misconfigured(message) from error
 
 
 def _write_draft(session: Session, claim: Claim, drafted: reading.Drafted) -> None:

@@ -29,13 +29,23 @@ _BY_CODE: Mapping[str, str] = {
     ),
 }
 _BY_WORD: Mapping[str, str] = {
-    **{name: name for name in ("PA", "AP", "FRONTAL", "LATERAL", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "OBLIQUE")},
+    **{
+        name: name
+        for name in ("PA", "AP", "FRONTAL", "LATERAL", "CC", "MLO", "ML", "LM", "LMO", "XCCL", "XCCM", "OBLIQUE")
+    },
     **dict.fromkeys(("LAT", "LL", "RL", "LLAT", "RLAT", "PERFIL", "侧位"), "LATERAL"),
     **dict.fromkeys(("FRONTALE", "FRENTE", "正位"), "FRONTAL"),
     **dict.fromkeys(("RAO", "LAO", "RPO", "LPO", "OBL", "OBLICUA", "斜位"), "OBLIQUE"),
     **{side + view: view for side in "RL" for view in ("CC", "MLO", "ML", "LM", "XCCL")},
 }
-_SIDES: Mapping[str, str] = {"RIGHT": "R", "LEFT": "L", "DERECHA": "R", "IZQUIERDA": "L", "DERECHO": "R", "IZQUIERDO": "L"}
+_SIDES: Mapping[str, str] = {
+    "RIGHT": "R",
+    "LEFT": "L",
+    "DERECHA": "R",
+    "IZQUIERDA": "L",
+    "DERECHO": "R",
+    "IZQUIERDO": "L",
+}
 _WORD = re.compile(r"[^\W_]+")
 _PROJECTIONS = frozenset({"CR", "DX", "RG", "MG", "RF", "PX", "IO"})
 

@@ -64,7 +64,7 @@ WINDOWS: Mapping[str, NamedWindow] = {
 }
 """By name. SUV 0 to 7 is the usual span for FDG; where the factor is not told, counts are shown instead."""
 _WORDS = {
-    "suv": "standardised uptake values from 0 to 7, high uptake dark",
-    "counts": "counts, high uptake dark",
+    "suv": "standardised uptake values from 0 to 7 with high uptake dark",
+    "counts": "counts with high uptake dark",
     "full": "whole range of values",
 }

@@ -5,31 +5,16 @@ from dataclasses import dataclass
 import pytest
 
 from record.errors import Abstained
+from tests.unit.checked import CONTEXT, GENERAL, PHANTOM, completion, flags
 from worker import protocols
-from worker.checks import CHECKS, check, gate_pictures
-from worker.engines import Completion
-from worker.findings import parse
+from worker.checks import CHECKS, Asked, check, gate_pictures
+from worker.findings import parse, parse_steps
 from worker.prompting import ReadingContext
-
-GENERAL = next(p for p in protocols.load_all() if p.name == "general")
-PHANTOM = next(p for p in protocols.load_all() if p.name == "phantom-chest")
-CONTEXT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", body_part="CHEST")
 
 
 @dataclass
 class Shown:
     blank: bool = False
-
-
-def completion(finish="stop"):
-    return Completion("", finish, (), (), 0, 0.0, 0.0, "", {})
-
-
-def flags(text, *, context=CONTEXT, protocol=GENERAL, finish="stop", pictures=()):
-    findings = parse(text, protocol, [])
-    checked, found = check(findings, protocol, context, [completion(finish)], pictures=pictures)
-    assert [s.text for _, s in checked.sentences()] == [s.text for _, s in findings.sentences()]
-    return {(f.name, f.sentence) for f in found}
 
 
 GOOD = "Findings: There is an opacity in the left upper zone. The heart size is normal.\nImpression: Opacity in the left upper zone."
@@ -85,7 +70,7 @@ def test_a_side_that_was_not_examined_is_flagged():
 
 
 def test_a_prior_that_was_given_may_be_spoken_of():
-    context = ReadingContext(modality="CR", priors=("Clear lungs.",))
+    context = ReadingContext(modality="CR", prior_report="Clear lungs.")
     assert flags("Findings: The lungs are unchanged.\nImpression: Normal.", context=context) == set()
 
 
@@ -126,3 +111,48 @@ def test_some_blank_slices_pass_the_general_gate_and_are_flagged():
     shown = [Shown(), Shown(blank=True)]
     gate_pictures(GENERAL, shown, expected=2)
     assert flags(GOOD, pictures=shown) == {("blank_picture", None)}
+
+
+ASKING = protocols.load("""
+name: asking
+version: 1
+title: Asking
+match: {modalities: [CR]}
+steps: [{name: draft}]
+sections: [findings, impression]
+checks: [asked]
+""")
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({"opacity": True, "effusion": False}, set()),
+        ({"effusion": True}, {("asked", None)}),
+        ({"pneumothorax": True}, {("asked", None)}),  # denied, which is not named
+        ({"opacity": False}, {("asked", "findings-m1"), ("asked", "impression-m1")}),
+        ({"pneumothorax": False}, set()),
+    ],
+)
+def test_an_answer_that_the_description_does_not_bear_out_is_flagged(answers, expected):
+    words = {"opacity": ("opacit", "shadow"), "effusion": ("effusion",), "pneumothorax": ("pneumothorax",)}
+    asked = [Asked(name, "?", words[name], is_yes, 0.9, 1.0) for name, is_yes in answers.items()]
+    text = "Findings: Opacity in the left upper zone. No pneumothorax.\nImpression: Opacity in the left upper zone."
+    _, found = check(parse(text, ASKING, []), ASKING, CONTEXT, [completion()], asked=asked)
+    assert {(f.name, f.sentence) for f in found} == expected
+
+
+def test_several_steps_make_one_text_and_each_answer_goes_to_its_section():
+    describe, conclude = (protocols.Step(name=n, kind=n) for n in ("describe", "impression"))
+    said = [
+        (describe, "There is an opacity. The heart is normal."),
+        (conclude, "Findings: There is an opacity. Impression: Pneumonia is likely."),
+    ]
+    found = parse_steps(said, ASKING, [])
+    assert [(c.value, s.text) for c, s in found.sentences()] == [
+        ("findings", "There is an opacity."),
+        ("findings", "The heart is normal."),
+        ("impression", "Pneumonia is likely."),
+    ]
+    bare = parse_steps([said[0], (conclude, "Pneumonia is likely.")], ASKING, [])
+    assert [c.value for c, _ in bare.sentences()] == ["findings", "findings", "impression"]

@@ -107,7 +107,12 @@ def test_frames_windows_and_sizes_are_as_asked(child, tmp_path):
     windowed = child.render(path, window=(100, 10), max_side=32)
     assert (windowed.height, windowed.width) == (32, 24)
     assert windowed.transform["voi"]["source"] == "request"
-    assert child.render(path, window="lung").transform["voi"]["source"] == "named:lung"
+    named = child.render(path, window="lung").transform["voi"]
+    assert (named["source"], named["instead_of"]) == ("frame", "lung"), (
+        "no Hounsfield units: a CT's window shows nothing"
+    )
+    ct = instance(tmp_path / "ct.dcm", two, Rows=128, Columns=48, **CT)
+    assert child.render(ct, window="lung").transform["voi"]["source"] == "named:lung"
 
 
 CT = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024}
@@ -163,7 +168,7 @@ def test_what_can_be_asked_of_a_frame_is_told_without_decoding_it(child, tmp_pat
     assert rest == b""
     lossy = instance(tmp_path / "l.dcm", LossyImageCompression="01")
     assert child.call({"op": "describe", "path": str(lossy), "frame": 0}, 60)[0]["lossy"]
-    with pytest.raises(UnsupportedInstance, match="render, show and describe"):
+    with pytest.raises(UnsupportedInstance, match="no such operation"):
         child.call({"op": "else", "path": str(path)}, 60)
 
 

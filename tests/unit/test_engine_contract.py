@@ -12,18 +12,28 @@ import numpy as np
 import pytest
 
 from record.errors import EngineRejected, EngineUnavailable
-from tests.unit.engine_fakes import ChatServer, look
-from worker.engines import Completion, Engine, Message, Parameters, Picture, Prompt, open_engine
+from tests.unit.engine_fakes import ChatServer, look, suspects
+from worker.engines import Choice, Completion, Engine, Message, Parameters, Picture, Prompt, open_engine
 from worker.engines.canned import CannedEngine
 from worker.phantom import QUESTION
 from worker.phantom.anatomy import Level, Phantom, Side, Zone
 from worker.phantom.exam import asked, seen
 
 WAIT_S = 60.0
+CLOSED = "Is there an opacity in the left upper zone? Answer yes or no."
 
 
 def canned(**settings: float) -> CannedEngine:
-    return CannedEngine(lambda prompt: look([p.pixels for p in prompt.pictures]), slots=4, **settings)
+    def says(prompt: Prompt) -> str:
+        if prompt.constraint is None:
+            return look([p.pixels for p in prompt.pictures])
+        return max(prompt.constraint.options, key=lambda option: gives(prompt)[option])
+
+    def gives(prompt: Prompt) -> dict[str, float]:
+        yes = suspects([p.pixels for p in prompt.pictures])
+        return {"yes": yes, "no": 1 - yes}
+
+    return CannedEngine(says, probabilities=gives, slots=4, **settings)
 
 
 def opened(kind: str) -> Iterator[Engine]:
@@ -52,6 +62,11 @@ def own_engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 def phantom(side: Side, seed: int = 3) -> Phantom:
     return Phantom(Zone(side, Level.UPPER), enlarged=False, seed=seed)
+
+
+def closed(*pictures: Picture) -> Prompt:
+    """A question to be answered by yes or no."""
+    return Prompt((Message("user", CLOSED, pictures),), constraint=Choice(("yes", "no")))
 
 
 def answer(engine: Engine, prompt: Prompt) -> Completion:
@@ -175,9 +190,75 @@ def test_many_threads_each_get_their_own_answer(engine: Engine) -> None:
 
 
 def test_what_no_engine_can_do_is_refused_at_the_door(engine: Engine) -> None:
-    for prompt in (Prompt(()), Prompt((Message("assistant", "."),)), replace(asked(), constraint="a grammar")):
+    for prompt in (Prompt(()), Prompt((Message("assistant", "."),))):
         with pytest.raises(EngineRejected):
             engine.submit(prompt)
+
+
+@pytest.mark.parametrize("side", list(Side))
+def test_a_closed_question_is_answered_by_its_most_probable_option(engine: Engine, side: Side) -> None:
+    going = engine.submit(closed(seen(phantom(side))))
+    assert "".join(going.tokens()) == going.result(WAIT_S).text
+    completion = going.result(WAIT_S)
+    assert set(completion.choices) == {"yes", "no"}
+    assert sum(completion.choices.values()) == pytest.approx(1)
+    assert completion.text == max(completion.choices, key=lambda option: completion.choices[option])
+    assert completion.finish == "stop"
+    assert 0 < completion.choice_mass <= 1
+    assert max(completion.token_logprobs) <= 0
+    assert CLOSED in completion.rendered_prompt
+    assert completion.alternatives == ()
+    json.dumps(completion.parameters)
+
+
+def test_the_probability_of_an_option_follows_the_picture(engine: Engine) -> None:
+    left, again, right = (
+        answer(engine, closed(seen(phantom(side)))).choices["yes"] for side in (Side.LEFT, Side.LEFT, Side.RIGHT)
+    )
+    assert left == pytest.approx(again, rel=1e-3)
+    assert left != pytest.approx(
+        right, rel=0.1
+    )  # the phantom's model never learnt yes and no: which is more, is chance
+
+
+def test_an_open_question_tells_of_no_choices(engine: Engine) -> None:
+    completion = answer(engine, asked(seen(phantom(Side.LEFT))))
+    assert (completion.choices, completion.choice_mass) == ({}, 0.0)
+
+
+def test_temperature_penalty_and_length_do_not_touch_a_closed_question(engine: Engine) -> None:
+    prompt = closed(seen(phantom(Side.LEFT)))
+    plain = answer(engine, prompt)
+    bent = answer(engine, replace(prompt, parameters=Parameters(1, temperature=3.0, repetition_penalty=2.0, seed=5)))
+    assert bent.choices == pytest.approx(plain.choices, rel=1e-3)
+    assert (bent.text, bent.finish, bent.token_ids) == (plain.text, plain.finish, plain.token_ids)
+
+
+def test_open_and_closed_questions_asked_together_are_answered_as_alone(engine: Engine) -> None:
+    several = [ask(seen(phantom(side))) for side in Side for ask in (asked, closed)]
+    alone = [answer(engine, replace(prompt, alone=True)) for prompt in several]
+    together = [one.result(WAIT_S) for one in [engine.submit(prompt) for prompt in several]]
+    for one, other in zip(alone, together, strict=True):
+        assert (one.text, one.token_ids) == (other.text, other.token_ids)
+        assert one.choices == pytest.approx(other.choices, rel=1e-3)
+        assert one.choice_mass == pytest.approx(other.choice_mass, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("yes",), ("yes", ""), ("yes", " "), ("yes", "no "), ("yes", "no", "yes"), ("yes", "Yes"), ("no", "normal"),
+     ("有", "没有", "有时")],
+)  # fmt: skip
+def test_options_that_are_no_choice_are_refused_at_the_door(engine: Engine, options: tuple[str, ...]) -> None:
+    with pytest.raises(EngineRejected) as refused:
+        engine.submit(replace(closed(), constraint=Choice(options)))
+    assert refused.value.facts["reason"] == "constraint"
+
+
+def test_a_choice_is_made_once(engine: Engine) -> None:
+    with pytest.raises(EngineRejected) as refused:
+        engine.submit(replace(closed(), samples=2))
+    assert refused.value.facts["reason"] == "constraint"
 
 
 def test_a_closed_engine_is_unavailable_to_all_who_wait_and_come(own_engine: Engine) -> None:

@@ -17,14 +17,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from record.errors import EngineRejected, EngineUnavailable
-from worker.engines import Message, Parameters, Picture, Prompt, open_engine
+from worker.engines import Choice, Message, Parameters, Picture, Prompt, open_engine
 from worker.engines.local import selftest
+from worker.engines.local.choices import question
 from worker.engines.local.engine import LocalEngine
 from worker.engines.local.generation import run
 from worker.engines.local.loading import Loaded, load
 from worker.engines.ticket import Ticket
 from worker.phantom import MODEL_DIR
-from worker.phantom.anatomy import ZONES, Phantom
+from worker.phantom.anatomy import ZONES, Level, Phantom, Side, Zone, report
 from worker.phantom.exam import asked, seen
 
 WAIT_S = 60.0
@@ -381,3 +382,141 @@ def test_a_folder_opens_by_its_path(folder: Path) -> None:
         assert engine.identity.weights_digest == load(str(MODEL_DIR), name="phantom").identity.weights_digest
     finally:
         engine.close()
+
+
+# ---- closed questions
+
+LUNGS = {zone: report(Phantom(zone, enlarged=False, seed=0)).partition(" The heart")[0] for zone in ZONES}
+"""What the model has learnt to begin with, by zone; the options share their first tokens."""
+
+
+def closed(prompt: Prompt, *options: str) -> Prompt:
+    return replace(prompt, constraint=Choice(options))
+
+
+def chest(zone: Zone | None, seed: int = 7) -> Phantom:
+    return Phantom(zone, enlarged=False, seed=seed)
+
+
+@pytest.mark.parametrize("zone", ZONES, ids=str)
+def test_what_the_model_has_learnt_is_sure_and_follows_the_picture(loaded: Loaded, zone: Zone | None) -> None:
+    completion = together(loaded, [closed(asked(seen(chest(zone))), *LUNGS.values())])[0]
+    assert completion.text == LUNGS[zone]
+    assert completion.choices[LUNGS[zone]] > 0.9
+    assert completion.choice_mass > 0.9
+
+
+def test_mirroring_the_picture_turns_the_probabilities(loaded: Loaded) -> None:
+    left, right = (LUNGS[Zone(side, Level.UPPER)] for side in (Side.LEFT, Side.RIGHT))
+    plain, mirrored = together(
+        loaded,
+        [
+            closed(asked(seen(chest(Zone(Side.LEFT, Level.UPPER)), mirrored=mirrored)), left, right)
+            for mirrored in (False, True)
+        ],
+    )
+    assert plain.choices[left] > 0.9
+    assert mirrored.choices[left] < 0.1
+
+
+def test_the_answer_that_would_be_written_anyhow_has_its_own_tokens_and_probability(loaded: Loaded) -> None:
+    prompt = asked(seen(chest(None)))
+    free, choice = together(loaded, [prompt, closed(prompt, *LUNGS.values())])
+    length = len(choice.token_ids)
+    assert choice.token_ids == free.token_ids[:length]
+    np.testing.assert_allclose(choice.token_logprobs, free.token_logprobs[:length], atol=1e-3)
+
+
+@pytest.mark.parametrize("options", [("yes", "no"), ("是", "否"), ("sí", "no")])
+def test_an_options_probability_is_the_sum_over_all_its_spellings(loaded: Loaded, options: tuple[str, ...]) -> None:
+    prompt = closed(prompts(1)[0], *options)
+    completion = together(loaded, [prompt])[0]
+    processor = loaded.family.processor
+    inputs = processor(text=[completion.rendered_prompt], images=[p.pixels for p in prompt.pictures],
+                       return_tensors="pt", input_data_format="channels_last")  # fmt: skip
+    expected = dict.fromkeys(options, 0.0)
+    for sequence, option in question(processor.tokenizer, Choice(options))._sequences.items():
+        whole = torch.cat([inputs["input_ids"], torch.tensor([sequence])], dim=1)
+        with torch.no_grad():
+            logits = loaded.model(input_ids=whole, pixel_values=inputs["pixel_values"]).logits[0]
+        steps = torch.log_softmax(logits, -1)[inputs["input_ids"].shape[1] - 1 : -1]
+        expected[option] += float(steps[torch.arange(len(sequence)), list(sequence)].sum().exp())
+    mass = sum(expected.values())
+    assert completion.choice_mass == pytest.approx(mass, rel=1e-2)
+    assert completion.choices == pytest.approx({option: p / mass for option, p in expected.items()}, abs=1e-3)
+
+
+def test_closed_questions_and_their_mates_are_answered_in_a_batch_as_alone(loaded: Loaded) -> None:
+    options = [("yes", "no"), tuple(LUNGS.values()), ("是", "否")]
+    several = [p if n % 2 else closed(p, *options[n // 2]) for n, p in enumerate(prompts())]
+    several[1] = replace(several[1], parameters=DRAWN)
+    batched = together(loaded, several)
+    alone = [together(loaded, [prompt])[0] for prompt in several]
+    mates = together(loaded, [prompt for prompt in several if prompt.constraint is None])
+    assert [c.token_ids for c in batched] == [c.token_ids for c in alone]
+    assert [c.text for c in batched] == [c.text for c in alone]
+    assert [c.token_ids for c in mates] == [c.token_ids for c in batched if not c.choices]
+    for one, other in zip(batched, alone, strict=True):
+        assert one.choices == pytest.approx(other.choices, abs=1e-3)
+        assert one.choice_mass == pytest.approx(other.choice_mass, rel=1e-2)
+        np.testing.assert_allclose(one.token_logprobs, other.token_logprobs, atol=1e-3)
+    assert [c.batch_position for c in batched] == list(range(5))
+
+
+def test_one_step_answers_where_every_option_is_one_token(spoilt: Loaded) -> None:
+    processor = copy.deepcopy(spoilt.family.processor)
+    processor.tokenizer.add_tokens([space + word for word in ("yes", "Yes", "YES", "no", "No", "NO")
+                                    for space in ("", " ")])  # fmt: skip
+    spoilt.model.resize_token_embeddings(len(processor.tokenizer))
+    steps = steps_of(spoilt)
+    worded = replace(spoilt, family=replace(spoilt.family, processor=processor))
+    completion = together(worded, [closed(prompts(1)[0], "yes", "no")])[0]
+    assert len(steps) == len(completion.token_ids) == 1
+
+
+def test_spellings_that_cannot_matter_cost_no_step(spoilt: Loaded) -> None:
+    asks = question(spoilt.family.processor.tokenizer, Choice(tuple(LUNGS.values())))
+    steps = steps_of(spoilt)
+    together(spoilt, [closed(asked(seen(chest(None))), *LUNGS.values())])
+    assert len(asks._sequences) == 30
+    assert len(steps) < 8 * asks.longest
+
+
+def test_a_closed_question_that_is_cancelled_on_the_way_spares_the_rest(spoilt: Loaded) -> None:
+    given_up, mate = Ticket(closed(prompts(1)[0], "yes", "no")), Ticket(closed(prompts(1)[0], "是", "否"))
+    spoilt.model.register_forward_hook(lambda *_: given_up.cancel())
+    run(spoilt, [given_up, mate])
+    with pytest.raises(CancelledError):
+        given_up.result(0)
+    assert mate.result(0).text in {"是", "否"}
+
+
+def test_closing_on_the_way_leaves_a_closed_question_open(loaded: Loaded) -> None:
+    ticket, calls = Ticket(closed(prompts(1)[0], "是", "否")), iter([False] * 3)
+    run(loaded, [ticket], lambda: next(calls, True))
+    assert not ticket.over
+
+
+def test_a_closed_question_meets_logits_that_are_not_finite(spoilt: Loaded) -> None:
+    with torch.no_grad():
+        spoilt.model.lm_head.weight[7] = float("nan")
+    ticket = Ticket(closed(prompts(1)[0], "yes", "no"))
+    run(spoilt, [ticket])
+    with pytest.raises(EngineRejected) as rejection:
+        ticket.result(0)
+    assert rejection.value.facts["reason"] == "logits_not_finite"
+
+
+def test_options_that_cannot_be_written_or_find_no_room_reject_their_prompt_alone(engine: LocalEngine) -> None:
+    picture = seen(chest(None))
+    impossible = [closed(asked(picture), "<image>", "no"), closed(asked(*[picture] * 26), "yes " * 99 + "yes", "no")]
+    mates = [closed(asked(picture), "yes", "no"), asked(picture)]
+    going = [engine.submit(prompt) for prompt in [*impossible, *mates]]
+    reasons = []
+    for one in going[:2]:
+        with pytest.raises(EngineRejected) as rejection:
+            one.result(WAIT_S)
+        reasons.append(rejection.value.facts["reason"])
+    assert reasons == ["constraint", "prompt_too_long"]
+    assert going[2].result(WAIT_S).text in {"yes", "no"}
+    assert going[3].result(WAIT_S).text.startswith("Findings:")

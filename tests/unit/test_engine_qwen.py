@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from transformers import (
 )
 
 from record.errors import EngineRejected
-from worker.engines import Completion, Message, Parameters, Picture, Prompt
+from worker.engines import Choice, Completion, Message, Parameters, Picture, Prompt
 from worker.engines.local import selftest
 from worker.engines.local.encoding import encode
 from worker.engines.local.generation import run
@@ -102,6 +103,23 @@ def test_a_batch_of_unequal_prompts_gives_the_tokens_that_each_gets_alone(loaded
     batched = answers(loaded, several)
     assert [c.token_ids for c in batched] == [answers(loaded, [one])[0].token_ids for one in several]
     assert batched[0].token_ids == batched[3].token_ids
+
+
+def test_closed_questions_are_answered_in_a_batch_as_alone_and_by_the_picture(loaded: Loaded) -> None:
+    several = [
+        replace(prompt(*pictures), constraint=Choice(("是", "否")) if closed else None)
+        for pictures, closed in [
+            ((picture(1),), True),
+            ((picture(2), picture(3)), False),
+            ((picture(2, 80, 120),), True),
+        ]
+    ]
+    batched = answers(loaded, several)
+    alone = [answers(loaded, [one])[0] for one in several]
+    assert [(c.text, c.token_ids) for c in batched] == [(c.text, c.token_ids) for c in alone]
+    for one, other in zip(batched, alone, strict=True):
+        assert one.choices == pytest.approx(other.choices, abs=1e-3)
+    assert batched[0].choices["是"] != pytest.approx(batched[2].choices["是"], rel=1e-3)
 
 
 def test_pixels_reach_the_words_and_their_order_matters(loaded: Loaded) -> None:

@@ -60,6 +60,61 @@ def test_decimals_and_abbreviations_do_not_end_a_sentence():
     assert lines(text)["findings"] == ["A nodule of approx. 1.5 cm vs. a vessel at L4.", "No effusion, e.g. none."]
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            "Hay un nódulo de aprox. 12 mm. Óseo sin lesiones. ¿Derrame? No. Índice normal. ¡Atención! «Nada» más.",
+            [
+                "Hay un nódulo de aprox. 12 mm.",
+                *("Óseo sin lesiones.", "¿Derrame?", "No.", "Índice normal.", "¡Atención!", "«Nada» más."),
+            ],
+        ),
+        (
+            "Informado por el Dr. Pérez y la Dra. Núñez. Se ve, p. ej. TC, un nódulo. Véase la fig. 2. Fin.",
+            ["Informado por el Dr. Pérez y la Dra. Núñez.", "Se ve, p. ej. TC, un nódulo.", "Véase la fig. 2.", "Fin."],
+        ),
+        ("Costilla núm. 5 y pág. 3. No. 4 normal.", ["Costilla núm. 5 y pág. 3.", "No. 4 normal."]),
+        ("Pulmón izq. Sin derrame.", ["Pulmón izq.", "Sin derrame."]),
+        ("Is there an effusion? No. The lungs are clear.", ["Is there an effusion?", "No.", "The lungs are clear."]),
+        ("See image no. 3. The rest is clear.", ["See image no. 3.", "The rest is clear."]),
+        ("1. Nodule. 2. Effusion of 1.5 cm. (3) Clear.", ["Nodule.", "Effusion of 1.5 cm.", "Clear."]),
+        ("左肺清晰。右肺见结节；心影不大！请结合临床。", ["左肺清晰。", "右肺见结节；", "心影不大！", "请结合临床。"]),
+        (
+            "所见如“未见异常。”右肺清晰（已复核。）左肺清晰。",
+            ["所见如“未见异常。”", "右肺清晰（已复核。）", "左肺清晰。"],
+        ),
+        ("左肺清晰.右肺见1.5cm结节. 心影不大", ["左肺清晰.", "右肺见1.5cm结节.", "心影不大"]),
+        ("1.左肺清晰。2.右肺见结节。3、心影不大。", ["左肺清晰。", "右肺见结节。", "心影不大。"]),
+        ("（1）左肺清晰。（2）右肺见结节。", ["左肺清晰。", "右肺见结节。"]),
+        ("①左肺清晰。②右肺见结节。", ["左肺清晰。", "右肺见结节。"]),
+    ],
+)
+def test_sentences_end_where_a_reader_of_the_language_sees_an_end(text, sentences):
+    assert lines(text) == {"findings": sentences}
+
+
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [
+        ("The lungs are clear and there is no effusion in the pleural space.", "en"),
+        ("Los campos pulmonares están bien aireados y no se observa derrame en la base.", "es"),
+        ("Normal.", "en"),
+        ("双肺清晰。", "zh"),
+        ("胸部CT示双肺未见异常。", "zh"),
+    ],
+)
+def test_the_language_is_the_one_asked_for_or_the_one_the_answer_is_in(text, language):
+    assert parse(text, GENERAL, []).language == language
+    assert [parse(text, GENERAL, [], language=asked).language for asked in ("en", "es", "zh")] == ["en", "es", "zh"]
+    assert to_body(parse(text, GENERAL, [], language="es")).language == "es"
+
+
+def test_nothing_is_drafted_in_a_language_without_phrases():
+    with pytest.raises(ValueError, match="en, es, zh"):
+        parse("Die Lunge ist frei.", GENERAL, [], language="de")
+
+
 def test_text_without_headings_is_findings_and_flagged_unless_the_protocol_requires_them():
     findings = parse("The lungs are clear.", GENERAL, [])
     assert findings.sections[0].code is SectionCode.FINDINGS
@@ -121,7 +176,24 @@ def test_spanish_headings_are_read_with_and_without_their_accents(text):
 PARTS = st.lists(
     st.sampled_from([word for words in HEADINGS.values() for word in words])
     | st.sampled_from(
-        [*":：.。;；!？,，)\"'", ". ", "。", ": ", "\n", " ", "  ", "• ", "(1) ", "2. ", "**", "# ", "- ", "a) "]
+        [
+            *":：.。;；!？,，)\"'”）①¿",
+            "1.",
+            "2、",
+            ". ",
+            "。",
+            ": ",
+            "\n",
+            " ",
+            "  ",
+            "• ",
+            "(1) ",
+            "2. ",
+            "**",
+            "# ",
+            "- ",
+            "a) ",
+        ]
     )
     | st.sampled_from(
         ["Clear lungs", "None", "右肺结节", "No effusion", "AI DRAFT", "NOT REVIEWED", "UNSIGNED", "3 cm"]

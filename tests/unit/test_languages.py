@@ -32,7 +32,7 @@ from record.states import (
 )
 from worker.engines import EngineIdentity
 from worker.protocols import CHECKS, load_all
-from worker.rendering import NAMED_WINDOWS
+from worker.windows import WINDOWS
 
 WEB = Path(gateway.web.__file__).parent
 ROOT = WEB.parent.parent
@@ -66,13 +66,15 @@ SPEAKERS = (
         "record/written.py",
         "worker/checks.py",
         "worker/decoding.py",
-        "worker/protocols/__init__.py",
+        "worker/opened.py",
+        "worker/protocols",
+        "worker/regions.py",
     ),
-    *("worker/reading.py", "worker/rendering.py", "worker/selection.py", "worker/tasks.py"),
+    *("worker/reading.py", "worker/rendering.py", "worker/selection", "worker/tasks.py"),
 )
 """Where errors and reasons are worded that a page may show."""
 _SAYING = {"message", "detail", "details", "reason"}
-_CHOOSING = {"_why", "_why_not"}
+_CHOOSING = re.compile(r"_why(_\w+)?")
 _SAID_AT = {
     **dict.fromkeys(("Abstained", "fail", "_refusal", "problems.describe"), 1),
     **dict.fromkeys(("InvalidInstance", "_unsupported", "UnsupportedInstance"), 0),
@@ -110,11 +112,15 @@ UNSEEN = {
     # our own programs among themselves
     "A store key is lower-case hex of a fixed length.",
     "The decoding child does not start. Try `python -P -m worker.decoding --check` by hand.",
-    "The decoding child knows render, show and describe.",
+    "The decoding child has no such operation.",
 }
 """Sentences of those modules that no page shows."""
-CAPTIONS = {"view {}", "right", "left", "slice {} of {}", "frame {} of {}", "image"} | {
-    f"{name.replace('_', ' ')} window" for name in NAMED_WINDOWS
+CAPTIONS = {
+    *("view {}", "right", "left", "both sides", "slice {} of {}", "frame {} of {}", "image"),
+    *("axial", "coronal", "sagittal", "oblique", "time point {} of {}", "montage of slices {} of {}"),
+    *("whole slide", "overview", "overview at about {}×", "detail at about {}×"),
+    "{} % from the left and {} % from the top of the slide",
+    *(window.words for window in WINDOWS.values()),
 }
 """The parts of a caption that are words (`worker.selection`)."""
 
@@ -190,7 +196,7 @@ def refusals() -> Iterator[tuple[str, str]]:
                     found = node.value
                 elif isinstance(node, ast.Call) and ast.unparse(node.func) in _SAID_AT:
                     found = node.args[_SAID_AT[ast.unparse(node.func)]]
-                elif isinstance(node, ast.FunctionDef) and node.name in _CHOOSING:
+                elif isinstance(node, ast.FunctionDef) and _CHOOSING.fullmatch(node.name):
                     for each in ast.walk(node):
                         if isinstance(each, ast.Return) and each.value is not None:
                             yield from ((said, path.name) for said in sentences_in(each.value))
@@ -199,7 +205,7 @@ def refusals() -> Iterator[tuple[str, str]]:
                     continue
                 yield from ((said, path.name) for said in sentences_in(found) if " " in said)
     for protocol in load_all():
-        yield protocol.not_models_reason or "This model is not competent for this protocol.", protocol.name
+        yield protocol.gate.not_models_reason or "This model is not competent for this protocol.", protocol.name
 
 
 def constants_of_errors() -> set[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from worker.engines.contract import (
     Answer,
+    Choice,
     Completion,
     Engine,
     EngineIdentity,
@@ -24,6 +25,7 @@ from worker.engines.contract import (
 
 __all__ = [
     "Answer",
+    "Choice",
     "Completion",
     "Engine",
     "EngineIdentity",

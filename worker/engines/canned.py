@@ -7,18 +7,21 @@ knows no model.
 from __future__ import annotations
 
 import hashlib
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from types import MappingProxyType
 
 from record.errors import EngineRejected, EngineUnavailable
-from worker.engines.contract import Completion, EngineIdentity, Prompt
+from worker.engines.contract import Choice, Completion, EngineIdentity, Prompt
 from worker.engines.ticket import Ticket, require_question
 from worker.engines.wording import sanitised
 
 Answers = Mapping[str, str] | Callable[[Prompt], str]
+Probabilities = Mapping[str, Mapping[str, float]] | Callable[[Prompt], Mapping[str, float]]
 Failure = Callable[[Prompt], Exception | None]
 
 
@@ -29,6 +32,8 @@ class CannedEngine:
     ----------
     answers
         Text by the last message's text, or a function of the prompt; a question the table lacks is rejected.
+    probabilities
+        Those of a closed question's options, by the last message's text, or a function of the prompt; none is made up.
     latency_s, token_s
         Seconds before the first word, and between words.
     failure
@@ -39,6 +44,7 @@ class CannedEngine:
         self,
         answers: Answers,
         *,
+        probabilities: Probabilities = MappingProxyType({}),
         slots: int = 4,
         latency_s: float = 0.0,
         token_s: float = 0.0,
@@ -46,6 +52,7 @@ class CannedEngine:
         model: str = "canned",
     ) -> None:
         self._answers = answers
+        self._probabilities = probabilities
         self._slots = slots
         self._latency_s = latency_s
         self._token_s = token_s
@@ -95,7 +102,9 @@ class CannedEngine:
         text = self._text(ticket.prompt)
         first_token_s = time.monotonic() - ticket.submitted
         words = text.split(" ")
-        kept = words[: ticket.prompt.parameters.max_new_tokens]
+        constraint = ticket.prompt.constraint
+        kept = words if constraint else words[: ticket.prompt.parameters.max_new_tokens]
+        choices = self._choices(ticket.prompt, constraint, text) if constraint else {}
         for count in range(1, len(kept) + 1):
             if ticket.over:
                 break
@@ -114,6 +123,8 @@ class CannedEngine:
             total_s=time.monotonic() - ticket.submitted,
             rendered_prompt=rendered,
             parameters=asdict(ticket.prompt.parameters),
+            choices=choices,
+            choice_mass=1.0 if choices else 0.0,
         )
         return replace(one, alternatives=(one,) * (ticket.prompt.samples - 1))
 
@@ -121,6 +132,19 @@ class CannedEngine:
         """Wait; wake when the engine closes."""
         if self._closing.wait(seconds):
             raise EngineUnavailable("the engine is closed", reason="closed")
+
+    def _choices(self, prompt: Prompt, constraint: Choice, text: str) -> dict[str, float]:
+        if text not in constraint.options:
+            raise EngineRejected("the table's answer is none of the options", reason="constraint")
+        given = self._probabilities
+        choices = dict(given.get(prompt.messages[-1].text, {}) if isinstance(given, Mapping) else given(prompt))
+        if choices and (
+            set(choices) != set(constraint.options)
+            or not math.isclose(sum(choices.values()), 1)
+            or choices[text] < max(choices.values())
+        ):
+            raise EngineRejected("the table's probabilities do not go with its answer", reason="constraint")
+        return choices
 
     def _text(self, prompt: Prompt) -> str:
         if not isinstance(self._answers, Mapping):

@@ -61,6 +61,23 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A closed question: the answer is one of these, and how probable each was is told with it.
+
+    An option is said by its own words, in lower, capital or upper case, with or without a space before. More is not
+    guessed at: a model that would say "是的" is to be given that as an option, and `Completion.choice_mass` tells.
+
+    Attributes
+    ----------
+    options
+        At least two, as they are to stand in the answer, such as ``("yes", "no")``, ``("是", "否")``; distinct whatever
+        their case, and none the beginning of another, since what begins with both says neither.
+    """
+
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One question to an engine.
 
@@ -69,7 +86,7 @@ class Prompt:
     samples
         How many answers; the first is the completion, the others its `alternatives`, drawn with the seeds that follow.
     constraint
-        A grammar the answer must fit; no engine offers one yet, so anything but None is refused.
+        What the answer must be one of; `parameters` then change nothing, and `samples` is 1. None leaves the words free.
     deadline_s
         Seconds after `Engine.submit` at which the answer is no longer wanted.
     alone
@@ -79,7 +96,7 @@ class Prompt:
     messages: tuple[Message, ...]
     parameters: Parameters = Parameters()
     samples: int = 1
-    constraint: str | None = None
+    constraint: Choice | None = None
     deadline_s: float = 300.0
     alone: bool = False
 
@@ -99,7 +116,7 @@ class Completion:
         ``stop``: the model ended it; ``length``: it was cut at `Parameters.max_new_tokens`.
     token_ids, token_logprobs
         The answer's tokens (the end token included) and the model's own log-probability of each, before temperature
-        and penalty; empty where an engine does not tell.
+        and penalty; empty where an engine does not tell. Under a `Choice`, those of the option's likeliest spelling.
     first_token_s, total_s
         Seconds from submission.
     rendered_prompt
@@ -108,6 +125,11 @@ class Completion:
         What was really used.
     batch_size, batch_position
         How many rows ran together, and which one this was.
+    choices
+        Under a `Choice`, the probability of each option given that one of them is said, by the model itself, before
+        temperature and penalty; they sum to 1, and `text` is the most probable. Empty where an engine does not tell.
+    choice_mass
+        How much of the model's own probability lay on the options together: near 0, the question did not fit the model.
     """
 
     text: str
@@ -122,6 +144,8 @@ class Completion:
     batch_size: int = 1
     batch_position: int = 0
     alternatives: tuple[Completion, ...] = ()
+    choices: Mapping[str, float] = field(default_factory=dict)
+    choice_mass: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

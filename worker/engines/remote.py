@@ -12,6 +12,13 @@ What a server's failure says about the prompt:
 | 500, an error within the answer | `EngineUnavailable`, ``prompt=True`` | perhaps the prompt's: it may not try for ever |
 | 502, 504 | as 500 while the server still lists its models, as 503 when it does not | |
 | 400, 413, 422 and the like | `EngineRejected` | the prompt's |
+
+A closed question (`Choice`) is asked greedily and briefly, its words left free, with ``logprobs`` and ``top_logprobs``
+20: servers agree on no way to force a grammar, and one that is forced may bend the probabilities that are told. Each
+alternative to the answer's first token (``logprobs.content[0].top_logprobs``: ``token``, ``logprob`` and, where given,
+``bytes``) speaks for the one option that it says or begins, whatever its case, with or without a space before it; what
+is not among the 20 counts nothing. Where they cannot tell (see `heard`), the text is read instead and no probability is
+made up; a text that begins with no option is rejected.
 """
 
 from __future__ import annotations
@@ -32,13 +39,17 @@ import httpx
 from PIL import Image
 
 from record.errors import EngineRejected, EngineUnavailable
-from worker.engines.contract import Completion, EngineIdentity, Finish, Message, Picture, Prompt
+from worker.engines.contract import Choice, Completion, EngineIdentity, Finish, Message, Picture, Prompt
+from worker.engines.spelling import Alternative, heard, read
 from worker.engines.ticket import Ticket, require_question
 from worker.engines.wording import sanitised
 
 CONNECT_S = 2.0
 SILENCE_S = 60.0
 """How long the server may say nothing before the first token or between two."""
+
+TOP_LOGPROBS = 20
+"""The most that OpenAI's API allows, and vLLM unless told otherwise."""
 
 _PASSING = frozenset({408, 425, 429})
 _TO_BE_MENDED = frozenset({401, 403, 404})
@@ -53,6 +64,8 @@ class _Told:
     finish: Finish | None = None
     logprobs: list[float] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
+    first_token: bytes = b""
+    alternatives: list[Alternative] = field(default_factory=list)
 
 
 class RemoteEngine:
@@ -177,7 +190,8 @@ class RemoteEngine:
                     _add(told[choice.get("index", 0)], choice)
                 if first_token_s is None and told[0].text:
                     first_token_s = time.monotonic() - ticket.submitted
-                ticket.tell(told[0].text)
+                if ticket.prompt.constraint is None:
+                    ticket.tell(told[0].text)
         total_s = time.monotonic() - ticket.submitted
         completions = []
         for answer in told:
@@ -197,6 +211,8 @@ class RemoteEngine:
                 )
             )
         first, *others = completions
+        if ticket.prompt.constraint is not None:
+            first = _settled(first, told[0], ticket.prompt.constraint)
         ticket.finish(replace(first, alternatives=tuple(others)))
 
     def _check(self, status: int) -> None:
@@ -239,6 +255,10 @@ def _body(model: str, prompt: Prompt) -> dict[str, Any]:
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if prompt.constraint is not None:
+        longest = max(len(option.encode()) for option in prompt.constraint.options)
+        # No token is less than a byte; one more for a space before the words, one for what shows where they end.
+        return body | {"max_tokens": longest + 2, "temperature": 0.0, "top_logprobs": TOP_LOGPROBS}
     if parameters.repetition_penalty != 1.0:
         body["repetition_penalty"] = parameters.repetition_penalty
     return body
@@ -273,6 +293,33 @@ def _without_pictures(messages: list[dict[str, Any]], prompt: Prompt) -> str:
     return json.dumps(shown, ensure_ascii=False)
 
 
+def _settled(completion: Completion, told: _Told, choice: Choice) -> Completion:
+    """Return the completion of a closed question.
+
+    Raises
+    ------
+    EngineRejected
+        The answer is none of the options.
+    """
+    told_by_tokens = heard(choice.options, told.alternatives)
+    if told_by_tokens is not None:
+        taken = told_by_tokens.taken
+        ids = completion.token_ids[:1] if taken.spoken == told.first_token else ()
+        return replace(
+            completion,
+            text=told_by_tokens.option,
+            finish="stop",
+            token_ids=ids,
+            token_logprobs=(taken.logprob,),
+            choices=told_by_tokens.choices,
+            choice_mass=told_by_tokens.mass,
+        )
+    option = read(choice.options, told.text)
+    if option is None:
+        raise EngineRejected("the server's answer is none of the options", reason="constraint")
+    return replace(completion, text=option, finish="stop", token_ids=(), token_logprobs=())
+
+
 def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """Yield the server-sent events' objects up to the end mark."""
     for line in response.iter_lines():
@@ -290,7 +337,18 @@ def _chunks(response: httpx.Response) -> Iterator[dict[str, Any]]:
 def _add(told: _Told, choice: dict[str, Any]) -> None:
     told.text += (choice.get("delta") or {}).get("content") or ""
     told.token_ids += choice.get("token_ids") or []
-    told.logprobs += [float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or ()]
+    tokens = (choice.get("logprobs") or {}).get("content") or []
+    if tokens and not told.logprobs:
+        told.first_token = _spoken(tokens[0])
+        told.alternatives = [
+            Alternative(_spoken(other), float(other["logprob"])) for other in tokens[0].get("top_logprobs") or ()
+        ]
+    told.logprobs += [float(token["logprob"]) for token in tokens]
     reason = choice.get("finish_reason")
     if reason is not None:
         told.finish = "length" if reason == "length" else "stop"
+
+
+def _spoken(token: dict[str, Any]) -> bytes:
+    told = token.get("bytes")
+    return bytes(told) if told else str(token.get("token", "")).replace("▁", " ").encode()

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from itertools import pairwise
 
 from record.errors import EngineRejected
 from worker.engines.contract import Completion, Prompt
@@ -20,12 +21,22 @@ def require_question(prompt: Prompt) -> None:
     Raises
     ------
     EngineRejected
-        A constraint is asked for, or nothing is asked.
+        Nothing is asked, or the constraint offers no choice.
     """
     if prompt.constraint is not None:
-        raise EngineRejected("this engine knows no constraints", reason="constraint")
+        _require_choice(prompt.constraint.options)
+        if prompt.samples != 1:
+            raise EngineRejected("a choice is made once: samples is 1", reason="constraint")
     if not prompt.messages or prompt.messages[-1].role != "user":
         raise EngineRejected("the last message is not the user's", reason="no_question")
+
+
+def _require_choice(options: tuple[str, ...]) -> None:
+    if len(options) < 2 or any(not option or option != option.strip() for option in options):
+        raise EngineRejected("a choice is between two options or more, each with words in it", reason="constraint")
+    folded = sorted(option.casefold() for option in options)
+    if any(later.startswith(former) for former, later in pairwise(folded)):  # sorted: a beginning stands right before
+        raise EngineRejected("one option is, or begins, another", reason="constraint")
 
 
 class Ticket:

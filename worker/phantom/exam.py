@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from worker.decoding import render_file
 from worker.engines import Engine, Message, Picture, Prompt, open_engine
+from worker.operations import render_file
 from worker.phantom import QUESTION
 from worker.phantom.anatomy import Phantom, report, sample
 from worker.phantom.dicom import Order, fresh_uids, write

@@ -16,8 +16,9 @@ from worker.protocols.matching import (
     patient_age,
     with_own,
 )
-from worker.protocols.schema import CHECKS, FACTS, PLACEHOLDERS, Match, Protocol, Role, Step, age_y, load, says
+from worker.protocols.schema import CHECKS, FACTS, PLACEHOLDERS, Match, Protocol, Role, Step, age_y, load
 from worker.protocols.wording import Language, Wording, wording_of
+from worker.protocols.words import says
 
 __all__ = [
     "CHECKS",

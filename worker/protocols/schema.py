@@ -21,6 +21,7 @@ from record.body import SectionCode
 from record.errors import Misconfigured
 from record.instances import InstanceHeader
 from worker.protocols.wording import Language, wording_of
+from worker.protocols.words import says
 from worker.views import laterality_of, view_of
 from worker.windows import WINDOWS
 
@@ -41,7 +42,6 @@ MAX_YAML_CHARACTERS = 100_000
 MAX_STEPS = 16
 _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
-_LATIN = re.compile(r"[^\W\d_]", re.ASCII)
 
 
 class _Strict(BaseModel):
@@ -53,34 +53,44 @@ def _by_language(given: Any) -> Any:
     return {"en": given} if isinstance(given, str | list) else given
 
 
+def _upper(given: Any) -> Any:
+    """Headers are compared in capitals, so `[ct]` is no condition that nothing meets."""
+    return given.upper() if isinstance(given, str) else given
+
+
 Words = Annotated[dict[Language, str], BeforeValidator(_by_language)]
 """One text a language; plain text is English."""
-Terms = Annotated[dict[Language, tuple[str, ...]], BeforeValidator(_by_language)]
+Word = Annotated[str, Field(pattern=r"^[^$]*[^\s$]\s*\$?$")]
+"""How a word begins, or with `$` at its end the whole word. A blank one would stand everywhere."""
+Terms = Annotated[dict[Language, tuple[Word, ...]], BeforeValidator(_by_language)]
+Code = Annotated[str, BeforeValidator(_upper), Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
 
 
 class Match(_Strict):
     """Which instances a protocol is for: every list that is not empty must hold the instance's value."""
 
-    modalities: tuple[str, ...] = ()
-    body_parts: tuple[str, ...] = ()
+    modalities: tuple[Code, ...] = ()
+    body_parts: tuple[Code, ...] = ()
     """Body Part Examined contains one of these."""
-    anatomy: tuple[str, ...] = ()
+    anatomy: tuple[Word, ...] = ()
     """Body Part Examined or one of the descriptions has a word that begins so."""
-    words: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
     """One of the descriptions (study, series, acquisition protocol, requested procedure) has a word that begins so."""
-    not_words: tuple[str, ...] = ()
+    not_words: tuple[Word, ...] = ()
     """No description has a word that begins so."""
-    views: tuple[str, ...] = ()
+    views: tuple[Code, ...] = ()
     """As `worker.views` names them: PA, AP, FRONTAL, LATERAL, CC, MLO …"""
     procedure_codes: tuple[str, ...] = ()
     """Code Value of the performed or requested procedure."""
     sop_class_uids: tuple[str, ...] = ()
     """A UID, or how it begins, with a dot at its end."""
-    sexes: tuple[str, ...] = ()
+    sexes: tuple[Code, ...] = ()
     sites: tuple[str, ...] = ()
     min_age_y: float | None = None
     max_age_y: float | None = None
+    any_of: tuple[Match, ...] = ()
+    """One of these must fit as well."""
 
     @property
     def specificity(self) -> int:
@@ -105,6 +115,7 @@ class Match(_Strict):
             and (not self.sites or site in self.sites)
             and (self.min_age_y is None or (age is not None and age >= self.min_age_y))
             and (self.max_age_y is None or (age is not None and age <= self.max_age_y))
+            and (not self.any_of or any(one.accepts(header, site) for one in self.any_of))
         )
 
 
@@ -112,13 +123,13 @@ class Role(_Strict):
     """A kind of picture that a study of this sort should have: a view, a plane, a sequence. Every condition must hold."""
 
     name: Name
-    views: tuple[str, ...] = ()
+    views: tuple[Code, ...] = ()
     laterality: Literal["R", "L", ""] = ""
-    words: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
     """Of the series: its description or its acquisition protocol has a word that begins so."""
-    not_words: tuple[str, ...] = ()
+    not_words: tuple[Word, ...] = ()
     planes: tuple[Literal["axial", "coronal", "sagittal", "oblique"], ...] = ()
-    image_types: tuple[str, ...] = ()
+    image_types: tuple[Code, ...] = ()
     """Image Type has one of these values."""
     pictures: Annotated[int, Field(ge=1, le=64)] | None = None
     """At most so many frames of this role."""
@@ -368,9 +379,11 @@ class _NoAliases(yaml.SafeLoader):
             raise yaml.YAMLError("anchors are not taken")
         return super().compose_node(parent, index)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002  yaml's signature
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
         seen: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
             seen.add(key.value)
@@ -397,17 +410,6 @@ def descriptions(header: InstanceHeader) -> str:
         *(header.protocol_name, header.requested_procedure_description),
     )
     return " / ".join(told)
-
-
-def says(text: str, words: tuple[str, ...]) -> bool:
-    """Whether a text has a word that begins as one of these; a word of another script may stand anywhere."""
-    return any(_pattern(word).search(text) for word in words)
-
-
-@functools.lru_cache(maxsize=4096)
-def _pattern(word: str) -> re.Pattern[str]:
-    begins = r"(?<![^\W_])" if _LATIN.match(word) else ""
-    return re.compile(begins + re.escape(word.strip()).replace(r"\ ", r"[\s_-]+"), re.IGNORECASE)
 
 
 def _contains(value: str, wanted: tuple[str, ...]) -> bool:

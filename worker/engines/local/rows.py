@@ -1,19 +1,21 @@
 """The rows of one running batch: chooses each row's next token, keeps its probability, and says when it is done.
 
 Greedy and drawn rows, with whatever parameters, share a batch; a drawn row has a generator of its own, so its words
-depend on its seed and not on its mates. Does not know prompts or models, only logits.
+depend on its seed and not on its mates. A row may also be led along words that are given. Does not know prompts or
+models, only logits.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 
 from worker.engines.contract import Finish, Parameters
+from worker.engines.local.choices import Path, Question
 from worker.engines.ticket import Ticket
 
 
@@ -37,7 +39,7 @@ class Row:
         """No further token is wanted: finished, broken, or nobody waits."""
         return self.finish is not None or self.broken or self.ticket.over
 
-    def adjust(self, scores: torch.Tensor) -> torch.Tensor:
+    def adjust(self, scores: torch.Tensor, _logprobs: torch.Tensor) -> torch.Tensor:
         """Return logits (vocabulary,) whose largest is the token to take.
 
         Adding Gumbel noise to log-probabilities and taking the largest is drawing from them.
@@ -64,11 +66,56 @@ class Row:
             self.finish = "length"
 
 
+class Led:
+    """A row whose words are given: it writes nothing, and tells what the model gives to the options on the way."""
+
+    leads = False
+
+    def __init__(self, ticket: Ticket, question: Question, path: Path) -> None:
+        self.ticket = ticket
+        self.max_new_tokens = len(path) + 1
+        self.finish: Finish | None = None
+        self.broken = False
+        self.first_token_s = 0.0
+        self._question = question
+        self._path = path
+        self._steps = 0
+
+    @property
+    def ended(self) -> bool:
+        """See `Row.ended`."""
+        return self.finish is not None or self.broken or self.ticket.over
+
+    def adjust(self, scores: torch.Tensor, logprobs: torch.Tensor) -> torch.Tensor:
+        """Note the options' log-probabilities (vocabulary,) at this step, and return logits for the path's token."""
+        if self.ended:
+            return scores
+        before = self._path[: self._steps]
+        self._question.note(before, logprobs[self._question.followers(before)].tolist())
+        if before == self._path:
+            return scores
+        bent = torch.full_like(scores, -torch.inf)
+        bent[self._path[self._steps]] = 0.0
+        return bent
+
+    def take(self, _token: int, _logprob: float, _end_ids: frozenset[int]) -> None:
+        """Go one step on."""
+        self._steps += 1
+        if self._steps == 1:
+            self.first_token_s = time.monotonic() - self.ticket.submitted
+        if self._steps == self.max_new_tokens:
+            self.finish = "stop"
+
+
 class Rows:
     """All rows of a batch, in their order; hooks into the library's decoding loop."""
 
     def __init__(
-        self, rows: list[Row], end_ids: frozenset[int], told: Callable[[Row], None], closing: Callable[[], bool]
+        self,
+        rows: Sequence[Row | Led],
+        end_ids: frozenset[int],
+        told: Callable[[Row], None],
+        closing: Callable[[], bool],
     ) -> None:
         self.rows = rows
         self.end_ids = end_ids
@@ -82,13 +129,10 @@ class Rows:
         """Keep the model's own probabilities of this step, then let every row bend its logits (rows, vocabulary)."""
         scores = scores.float()
         finite = torch.isfinite(scores).all(dim=1).tolist()
-        self._logprobs = torch.log_softmax(scores, dim=-1)  # (rows, vocabulary)
-        bent = [
-            row.adjust(line) if row.parameters.temperature > 0 or row.parameters.repetition_penalty != 1.0 else line
-            for row, line in zip(self.rows, scores, strict=True)
-        ]
         for row, fine in zip(self.rows, finite, strict=True):
             row.broken = row.broken or not fine
+        self._logprobs = torch.log_softmax(scores, dim=-1)  # (rows, vocabulary)
+        bent = [row.adjust(line, own) for row, line, own in zip(self.rows, scores, self._logprobs, strict=True)]
         return torch.nan_to_num(torch.stack(bent))
 
     def observe(self, tokens: torch.Tensor) -> list[bool]:
@@ -99,7 +143,8 @@ class Rows:
         for row, token, logprob in zip(self.rows, tokens.tolist(), logprobs, strict=True):
             if not row.ended:
                 row.take(token, logprob, self.end_ids)
-                self.told(row)
+                if isinstance(row, Row):
+                    self.told(row)
             done.append(closing or row.ended)
         return done
 
