@@ -282,16 +282,15 @@ def test_a_new_rule_says_which_studies_it_would_take_and_a_changed_one_which_it_
     engine: Engine, tmp_path: Path, mine: Path
 ) -> None:
     knee, hip = received(engine, study_description="Knee"), received(engine, body_part_examined="HIP")
-    fine(
-        "add", write(tmp_path, "others", anatomy="knee, hip")
-    )  # is tried after mine, and before those that are shipped
+    others = write(tmp_path, "others", anatomy="knee, hip")  # tried after mine, and before those that are shipped
+    fine("add", others)
     found = listed("match", mine)
     assert found["moves"] == [{"from": "others", "to": "mine", "study_instance_uids": [knee]}]
     assert found["changed"]["name"] == "mine"
     fine("add", mine)
     assert listed("match")["protocols"] == {
         **dict.fromkeys((each.name for each in load_all()), 0),
-        "general": 1,
+        "others": 1,
         "mine": 1,
     }
     changed = write(tmp_path, version=2, anatomy="hip")
