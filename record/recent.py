@@ -10,10 +10,9 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ARRAY, Select, Text, cast, func, select, tuple_
+from sqlalchemy import ARRAY, Select, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -31,7 +30,7 @@ _IDENTIFYING = (
     *("reason_for_study", "additional_patient_history"),
 )  # the dates stay: an age is worked out from them where none is told
 _NEEDED = {"series_instance_uid": "", "sop_instance_uid": "", "transfer_syntax_uid": ""}
-_STUDIES = 50  # of one statement, which has to end in time however many images there are
+_STUDIES = 25  # of one statement, which has to end in time however many images there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +45,33 @@ class RecentStudy:
 def recent_studies(session: Session, site_id: uuid.UUID, *, days: float) -> Iterator[RecentStudy]:
     """A site's studies whose first image came in the last days, the earliest first: their present revision, where it has images.
 
-    They are read some at a time, and those that come or go meanwhile may be missed.
+    They are read as they are asked for, a few at a time, however many there are.
     """
     since = session.scalars(select(func.now())).one() - timedelta(days=days)
     wanted = (
-        select(Study.id, Study.study_instance_uid, Study.first_image_at, StudyRevision.id.label("revision_id"))
+        select(Study.study_instance_uid, Study.first_image_at, StudyRevision.id.label("revision_id"))
         .join(StudyRevision, (StudyRevision.study_id == Study.id) & (StudyRevision.number == Study.revision))
         .where(Study.site_id == site_id, Study.first_image_at >= since, StudyRevision.images > 0)
         .where(Study.erased_at.is_(None))
         .order_by(Study.first_image_at, Study.id)
-        .limit(_STUDIES)
     )
-    after: tuple[datetime, uuid.UUID] | None = None
-    while True:
-        page = wanted if after is None else wanted.where(tuple_(Study.first_image_at, Study.id) > tuple_(*after))
-        studies = {row.revision_id: row for row in session.execute(page)}
-        if not studies:
-            return
-        rows = session.execute(_headers([*studies]).execution_options(yield_per=500))
-        for revision_id, group in groupby(rows, lambda row: row.revision_id):
-            headers = tuple(InstanceHeader.from_dict(_NEEDED | row.header) for row in group)
-            yield RecentStudy(studies[revision_id].study_instance_uid, studies[revision_id].first_image_at, headers)
-        last = [*studies.values()][-1]
-        after = (last.first_image_at, last.id)
+    for page in session.execute(wanted.execution_options(yield_per=_STUDIES)).partitions():
+        headers: dict[uuid.UUID, list[InstanceHeader]] = {}
+        for row in session.execute(_headers([study.revision_id for study in page])):
+            if row.header is not None:
+                headers.setdefault(row.revision_id, []).append(InstanceHeader.from_dict(_NEEDED | row.header))
+        for study in page:
+            found = tuple(headers.get(study.revision_id, ()))
+            if found:
+                yield RecentStudy(study.study_instance_uid, study.first_image_at, found)
 
 
 def _headers(revision_ids: list[uuid.UUID]) -> Select[uuid.UUID, Any]:
     left_out = cast([*OF_ONE_IMAGE, *_IDENTIFYING], ARRAY(Text()))
-    header = Instance.header.op("-", return_type=JSONB())(left_out).label("header")
-    return (
-        select(RevisionInstance.revision_id, header)
-        .join(Instance, Instance.id == RevisionInstance.instance_id)
-        .where(RevisionInstance.revision_id.in_(revision_ids), Instance.erased_at.is_(None))
-        .distinct()
-        .order_by(RevisionInstance.revision_id, header)
+    header = (  # looked up one by one: whatever the planner believes of the tables, it reads none of them whole
+        select(Instance.header.op("-", return_type=JSONB())(left_out))
+        .where(Instance.id == RevisionInstance.instance_id, Instance.erased_at.is_(None))
+        .scalar_subquery()
     )
+    where = RevisionInstance.revision_id.in_(revision_ids)
+    return select(RevisionInstance.revision_id, header.label("header")).where(where).distinct()

@@ -62,4 +62,4 @@ def to_worker(*arguments: str) -> NoReturn:
 
 
 protocols = HandedOn("protocols", short_help="What the model is asked, for which studies.", alone=("check",))
-pictures = HandedOn("pictures", short_help="Which pictures of a study the model is given, and why.")
+pictures = HandedOn("pictures", short_help="Show which pictures of a study the model is given, and why.")

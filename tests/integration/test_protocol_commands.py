@@ -26,6 +26,8 @@ from worker.protocols import load_all
 pytestmark = pytest.mark.integration
 
 GENERAL = next(each for each in load_all() if each.name == "general")
+NOBODYS = "1.2.840.10008.5.1.4.1.1.77.1.5.3"
+"""A class that no shipped protocol is for."""
 MINE = """# Ours.
 name: {name}
 version: {version}
@@ -248,18 +250,21 @@ def received(engine: Engine, **header: Any) -> str:
     return study_uid
 
 
-def test_the_studies_of_each_protocol_are_counted_and_those_that_none_is_for_are_named(engine: Engine) -> None:
+def test_the_studies_of_each_protocol_are_counted_and_those_that_none_is_for_are_named(
+    engine: Engine, mine: Path
+) -> None:
+    fine("add", mine)
     received(engine, study_description="Knee")
-    slide = received(engine, modality="SM", body_part_examined="BREAST", sop_class_uid="1.2.840.10008.5.1.4.1.1.77.1.6")
+    slide = received(engine, modality="ASMT", body_part_examined="NOTHING", sop_class_uid=NOBODYS)
     found = listed("match", "--last", "1d")
-    assert (found["studies"], found["protocols"]["general"]) == (2, 1)
+    assert (found["studies"], found["protocols"]["mine"]) == (2, 1)
     assert found["unmatched"] == {
         "studies": 1,
         "kinds": [
             {
-                "modality": "SM",
-                "sop_class_uid": "1.2.840.10008.5.1.4.1.1.77.1.6",
-                "body_part_examined": "BREAST",
+                "modality": "ASMT",
+                "sop_class_uid": NOBODYS,
+                "body_part_examined": "NOTHING",
                 "studies": 1,
             }
         ],
@@ -267,7 +272,7 @@ def test_the_studies_of_each_protocol_are_counted_and_those_that_none_is_for_are
     }
     told = fine("match")
     assert slide in told
-    assert "VL Whole Slide Microscopy Image Storage" in told
+    assert "Stereometric Relationship Storage" in told
     assert "2 studies; no protocol is for 1" in told
     assert "CANARY" not in told + json.dumps(found)
     assert "0 studies; no protocol is for 0" in fine("match", "--last", "0h")
@@ -277,21 +282,23 @@ def test_a_new_rule_says_which_studies_it_would_take_and_a_changed_one_which_it_
     engine: Engine, tmp_path: Path, mine: Path
 ) -> None:
     knee, hip = received(engine, study_description="Knee"), received(engine, body_part_examined="HIP")
+    others = write(tmp_path, "others", anatomy="knee, hip")  # tried after mine, and before those that are shipped
+    fine("add", others)
     found = listed("match", mine)
-    assert found["moves"] == [{"from": "general", "to": "mine", "study_instance_uids": [knee]}]
+    assert found["moves"] == [{"from": "others", "to": "mine", "study_instance_uids": [knee]}]
     assert found["changed"]["name"] == "mine"
     fine("add", mine)
     assert listed("match")["protocols"] == {
         **dict.fromkeys((each.name for each in load_all()), 0),
-        "general": 1,
+        "others": 1,
         "mine": 1,
     }
     changed = write(tmp_path, version=2, anatomy="hip")
     moves = {(move["from"], move["to"]): move["study_instance_uids"] for move in listed("match", changed)["moves"]}
-    assert moves == {("mine", "general"): [knee], ("general", "mine"): [hip]}
+    assert moves == {("mine", "others"): [knee], ("others", "mine"): [hip]}
     told = fine("match", changed)
     assert "mine version 2 would take 1 more and lose 1" in told
-    assert "1 study from mine to general" in told
+    assert "1 study from mine to others" in told
     assert "CANARY" not in told
     assert origins()["mine"] == ("own", 1), "nothing was changed"
 
