@@ -2,15 +2,31 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pytest
+import yaml
+from pydantic import TypeAdapter
 
 from record.errors import Abstained, Misconfigured
 from record.instances import InstanceHeader, StoredInstance
 from worker import protocols
 from worker.phantom import MODEL_DIR, QUESTION
-from worker.protocols import Match, admit, bind, load, load_all, match, match_or_abstain, patient_age, says, with_own
+from worker.protocols import (
+    Match,
+    admit,
+    bind,
+    load,
+    load_all,
+    match,
+    match_or_abstain,
+    patient_age,
+    says,
+    schema,
+    with_own,
+)
 from worker.protocols.wording import wording_of
 
 CLASS = "1.2.840.10008.5.1.4.1.1."
@@ -600,3 +616,57 @@ def test_one_of_several_conditions_is_enough_and_the_others_still_hold():
     assert not either.accepts(knee, "b")
     assert not either.accepts(instance().header, "a")
     assert either.accepts(instance(modality="MR").header, "a")
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding="utf-8")
+DESCRIBED = {
+    "The protocol": schema.Protocol,
+    "`match`": schema.Match,
+    "`pictures`": schema.Pictures,
+    "`pictures.roles`": schema.Role,
+    "`pictures.montage`": schema.Montage,
+    "`pictures.tiles`": schema.Tiles,
+    "`steps`": schema.Step,
+    "`parameters`": schema.Generation,
+    "`gate`": schema.Gate,
+}
+
+
+def stated_defaults(heading):
+    part = PAGE.split(f"\n### {heading}\n")[1].split("\n### ")[0]
+    for names, default in re.findall(r"^\| (`.+?) \| (.+?) \|", part, re.MULTILINE):
+        for name in re.findall(r"`(\w+)`", names):
+            yield name, default.strip("`")
+
+
+@pytest.mark.parametrize("heading", DESCRIBED)
+def test_the_page_on_protocols_names_every_key_with_its_default(heading):
+    model = DESCRIBED[heading]
+    expected = {
+        name: "required"
+        if field.is_required()
+        else TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
+        for name, field in model.model_fields.items()
+    }
+    whole = {"pictures": schema.Pictures, "parameters": schema.Generation, "gate": schema.Gate, "tiles": schema.Tiles}
+    stated = {
+        name: whole[name]().model_dump(mode="json") if name in whole and default == "{}" else yaml.safe_load(default)
+        for name, default in stated_defaults(heading)
+    }
+    assert stated == expected
+
+
+def test_the_page_on_protocols_lists_the_shipped_ones_and_every_check():
+    listed = re.findall(r"^\| (`.+?`) \| (-?\d+) \|", PAGE.split("## Your own")[0], re.MULTILINE)
+    told = [(name, int(priority)) for names, priority in listed for name in re.findall(r"`([\w-]+)`", names)]
+    assert sorted(told) == sorted((p.name, p.priority) for p in load_all())
+    assert {*re.findall(r"`(\w+)`", PAGE.split("### `checks`")[1])} == protocols.CHECKS
+
+
+def test_the_example_on_the_page_is_a_protocol_that_takes_what_it_says():
+    (example,) = re.findall(r"```yaml\n(.+?)```", PAGE, re.DOTALL)
+    own = load(example)
+    assert own.languages == ("en", "es")
+    knee = instance(modality="DX", body_part_examined="KNEE", study_description="Control prótesis")
+    assert match([*load_all(), own], [knee]) is own
+    assert match([*load_all(), own], [instance(modality="DX", body_part_examined="KNEE")]).name == "bone-radiograph"
