@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut
 
 from worker import suv
 
@@ -23,6 +22,7 @@ TAGS: tuple[str, ...] = (
     *("SOPClassUID", "Modality", "ImageType", "NumberOfFrames", "PixelAspectRatio", "PixelSpacing"),
     *("ImagerPixelSpacing", "NominalScannedPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation"),
     *("PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+    *("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *("RescaleType", "WindowCenterWidthExplanation", "LossyImageCompression", "LossyImageCompressionRatio"),
@@ -106,7 +106,7 @@ class FrameAttributes:
     explanations: tuple[str, ...]
     hounsfield: bool
     presentation_lut_shape: str
-    padding: tuple[int, int] | None
+    padding: tuple[float, float] | None
     palette: tuple[NDArray[np.uint8], int] | None
     aspect: float
     suv_factor: float | None = None
@@ -306,7 +306,7 @@ def _palette(ds: Dataset, *, little_endian: bool, signed: bool) -> tuple[NDArray
     ):
         return None
     if "RedPaletteColorLookupTableData" not in ds:
-        return _segmented_palette(ds, descriptors[0], signed=signed)
+        return _segmented_palette(ds, descriptors, little_endian=little_endian, signed=signed)
     columns, first_mapped = [], 0
     for colour, descriptor in zip(("Red", "Green", "Blue"), descriptors, strict=True):
         table = ds.get(f"{colour}PaletteColorLookupTableData")
@@ -321,19 +321,62 @@ def _palette(ds: Dataset, *, little_endian: bool, signed: bool) -> tuple[NDArray
     return np.clip(colours, 0, 255).astype(np.uint8), first_mapped
 
 
-def _segmented_palette(ds: Dataset, descriptor: Any, *, signed: bool) -> tuple[NDArray[np.uint8], int]:
-    """Let pydicom expand segmented tables (PS3.3 C.7.9.2), by looking every index up."""
-    count, first_mapped, _ = (int(v) for v in descriptor)
+def _segmented_palette(
+    ds: Dataset, descriptors: Any, *, little_endian: bool, signed: bool
+) -> tuple[NDArray[np.uint8], int] | None:
+    """The palette from segmented tables (PS3.3 C.7.9.2), as 8-bit colours."""
+    columns, first_mapped = [], 0
+    for colour, descriptor in zip(("Red", "Green", "Blue"), descriptors, strict=True):
+        table = ds.get(f"Segmented{colour}PaletteColorLookupTableData")
+        if not isinstance(table, bytes | bytearray):
+            return None
+        count, first_mapped, bits = (int(v) for v in descriptor)
+        order = "<" if little_endian else ">"
+        words = np.frombuffer(table[: len(table) // 2 * 2], order + "u2").astype(np.int64)  # (M,)
+        if bits == 8:
+            words = words.astype("<u2").view("u1").astype(np.int64)  # two entries a word
+        entries = _expanded(words.tolist(), count or 65536, wide=bits > 8)  # (N,)
+        columns.append(entries >> 8 if bits > 8 else entries)
     if signed and first_mapped > 32767:
         first_mapped -= 65536
-    indices = np.arange(first_mapped, first_mapped + (count or 65536))  # (N,)
-    colours = apply_color_lut(indices, ds)[..., :3]  # (N, 3)
-    narrow = colours if colours.dtype == np.uint8 else colours >> 8
-    return narrow.astype(np.uint8), first_mapped
+    shortest = min(map(len, columns))
+    colours = np.stack([c[:shortest] for c in columns], axis=-1)  # (N, 3)
+    return (np.clip(colours, 0, 255).astype(np.uint8), first_mapped) if shortest else None
 
 
-def _padding(ds: Dataset, bits_allocated: int, *, signed: bool) -> tuple[int, int] | None:
-    values = [_number(ds.get(k)) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+def _expanded(words: list[int], count: int, *, wide: bool) -> NDArray[np.int64]:
+    """Discrete (0) and linear (1) segments, and the repeat (2) of some that went before, up to `count` entries (N,)."""
+    out: list[int] = []
+    waiting: list[tuple[int, int]] = [(0, -1)]  # where to go on, and how many segments are left there; -1: to the end
+    while waiting and len(out) < count:
+        at, left = waiting.pop()
+        while at + 1 < len(words) and left != 0 and len(out) < count:
+            kind, length = words[at], words[at + 1]
+            at, left = at + 2, left - 1
+            if kind == 0:
+                out += words[at : at + length]
+                at += length
+            elif kind == 1 and at < len(words) and out and length:
+                first, last = out[-1], words[at]
+                out += [round(first + (last - first) * (n + 1) / length) for n in range(min(length, count))]
+                at += 1
+            elif kind == 2 and at + (1 if wide else 3) < len(words) and len(waiting) < _MAX_LUTS:
+                part = words[at : at + (2 if wide else 4)]
+                offset = sum(value << ((16 if wide else 8) * n) for n, value in enumerate(part))  # in bytes
+                waiting.append((at + len(part), left))
+                at, left = offset // (2 if wide else 1), length
+                if at >= waiting[-1][0] - len(part) - 2:  # only what went before can be repeated
+                    return np.array(out[:count], np.int64)
+            else:
+                return np.array(out[:count], np.int64)
+    return np.array(out[:count], np.int64)
+
+
+def _padding(ds: Dataset, bits_allocated: int, *, signed: bool) -> tuple[float, float] | None:
+    floats = [_number(ds.get(f"FloatPixelPadding{part}")) for part in ("Value", "RangeLimit")]
+    if floats[0] is not None:  # PS3.3 C.7.6.24
+        return min(f for f in floats if f is not None), max(f for f in floats if f is not None)
+    values = [_number(ds.get(f"PixelPadding{part}")) for part in ("Value", "RangeLimit")]
     whole = [int(v) for v in values if v is not None]
     if values[0] is None:
         return None

@@ -32,12 +32,13 @@ from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    RLELossless,
 )
 
 from record.errors import InvalidInstance, UnsupportedInstance
 from worker import attributes, surveys
 from worker.attributes import FrameAttributes, frame_attributes
-from worker.codecs import DECODERS, NATIVE, OWN, decode_own
+from worker.codecs import DECODERS, DEFLATED_FRAME, NATIVE, OWN, decode_own
 
 MAX_FRAME_SAMPLES = 64_000_000
 """Samples of one frame: a mammogram has 30 million."""
@@ -78,8 +79,8 @@ class Opened:
 
     @property
     def is_native(self) -> bool:
-        """The values lie uncompressed in the file, or in what it inflates to."""
-        return self.syntax in NATIVE
+        """All bits of the values are there: they lie uncompressed in the file, or their syntax keeps bits as they are."""
+        return self.syntax in NATIVE or self.syntax in (RLELossless, DEFLATED_FRAME)
 
     def attributes(self, index: int) -> FrameAttributes:
         """What the display of a frame needs to know."""
@@ -120,7 +121,7 @@ class Opened:
         found, (rows, columns) = self.attributes(index), _shape(self.ds)
         width = found.bits_allocated // 8
         if (
-            not self.is_native
+            self.syntax not in NATIVE
             or self.syntax == ExplicitVRBigEndian
             or self.pixels_at is None
             or found.samples_per_pixel != 1

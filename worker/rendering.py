@@ -104,7 +104,7 @@ def render(
     max_side
         Pixels of the longer side; larger pictures are reduced, smaller ones are left.
     native
-        The values lay uncompressed in the file, so bits beside the sample are still in them.
+        The values lay as they are in the file, or came back so, and bits beside the sample are still in them.
     state
         A presentation state: its transforms take the place of the file's.
 
@@ -185,11 +185,23 @@ def levels_of(
 def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Array:
     """The sample alone: High Bit honoured, overlay bits dropped, sign extended (PS3.5 8.1.1)."""
     allocated, stored = attributes.bits_allocated, attributes.bits_stored
-    if not native or frame.dtype.kind not in "iu" or (stored == allocated and not attributes.shift):
+    if not native:
+        return _extended(frame, stored) if attributes.signed else frame
+    if frame.dtype.kind not in "iu" or (stored == allocated and not attributes.shift):
         return frame
     bits = frame.astype(np.int64) & ((1 << allocated) - 1)  # (rows, columns)
     bits = (bits >> attributes.shift) & ((1 << stored) - 1)
     return np.where(bits >= 1 << (stored - 1), bits - (1 << stored), bits) if attributes.signed else bits
+
+
+def _extended(frame: Array, stored: int) -> Array:
+    """Samples whose decoder left out the sign: none is negative, and some are too large to be positive."""
+    half = 1 << (stored - 1)
+    if frame.dtype.kind not in "iu" or stored >= 8 * frame.dtype.itemsize or frame.min() < 0:
+        return frame
+    return (
+        np.where(frame >= half, frame.astype(np.int64) - 2 * half, frame) if half <= frame.max() < 2 * half else frame
+    )
 
 
 def _grey(stored: Array, attributes: FrameAttributes, view: View | None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
@@ -226,7 +238,7 @@ def _grey(stored: Array, attributes: FrameAttributes, view: View | None) -> tupl
     return (levels[index] if tabled else levels), steps
 
 
-def _is_padding(stored: Array, padding: tuple[int, int] | None) -> NDArray[np.bool_]:
+def _is_padding(stored: Array, padding: tuple[float, float] | None) -> NDArray[np.bool_]:
     if padding is None:
         return np.zeros(stored.shape, dtype=bool)  # as stored
     return (stored >= padding[0]) & (stored <= padding[1])
