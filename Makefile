@@ -5,7 +5,7 @@ BIN := .venv/bin
 UV := .cache/boot/bin/uv
 ARGS ?=
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest endure fuzz
+.PHONY: help setup demo up test lint fmt lock docs bench bench-ingest bench-pictures endure fuzz
 
 help: ## this list
 	@sed -nE 's|^([a-z-]+):.*## (.*)|  make \1\t\2|p' $(MAKEFILE_LIST) | expand -t 22
@@ -49,6 +49,9 @@ fuzz: setup ## hostile bytes for every reader and a listener (10 minutes; COUNTE
 
 bench-ingest: setup ## how fast images are taken, beside other receivers (about 4 minutes; ARGS="--scenarios ct:1,mr:8 --rounds 3")
 	@$(BIN)/python benchmarks/ingest.py $(ARGS)
+
+bench-pictures: setup ## how long a picture takes, beside dcmtk and pydicom (2 minutes; ARGS="--rounds 9 --skip studies")
+	@$(BIN)/python benchmarks/pictures.py $(ARGS)
 
 bench: setup ## what the line costs, with few and with 100,000 studies on record (about 6 minutes; ARGS="--studies 20 --records 5000")
 	@$(BIN)/python benchmarks/line.py $(ARGS)
