@@ -498,6 +498,7 @@ def _step(name: str, completion: Completion) -> dict[str, Any]:
             "ids": list(completion.token_ids),
             "logprobs": [round(v, 4) for v in completion.token_logprobs],
             "prompt": completion.prompt_tokens,
+            **({"choices": dict(completion.choices), "mass": completion.choice_mass} if completion.choices else {}),
         },
         "timing": {
             "first_token_s": round(completion.first_token_s, 4),

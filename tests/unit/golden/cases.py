@@ -174,7 +174,10 @@ _case(
     "C.11.2.1.3.2: only LINEAR needs a width of 1",
     grey(
         ramp(0, 4000),
-        Modality="PT", RescaleSlope="0.001", RescaleIntercept=0, VOILUTFunction="LINEAR_EXACT",
+        Modality="PT",
+        RescaleSlope="0.001",
+        RescaleIntercept=0,
+        VOILUTFunction="LINEAR_EXACT",
         WindowCenter=2,
         WindowWidth="0.5",
     ),
