@@ -34,6 +34,9 @@ TAGS: tuple[str, ...] = (
 )
 """Everything that is read of an instance's header; the rest is skipped, not parsed."""
 
+_X_RAY_MOVIES = tuple(f"1.2.840.10008.5.1.4.1.1.12.{n}" for n in (1, 2, 3))
+"""Angiography, fluoroscopy, and the retired biplane class: their modality transform leads back to the intensity of the
+beam, for subtraction, and the VOI transform is of stored values (PS3.3 C.8.7.1.1.2; dcmtk, dcm4che and fo-dicom alike)."""
 _GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 _MAX_LINE = 64
 _MAX_LUTS = 8
@@ -144,6 +147,9 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
         for keyword in _HELD:
             if keyword in source:
                 flat[keyword] = source[keyword].value
+    if ds.get("SOPClassUID") in _X_RAY_MOVIES:
+        for keyword in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"):
+            flat.pop(keyword, None)
     bits_allocated = _whole(ds.get("BitsAllocated"), 16)
     bits_stored = _whole(ds.get("BitsStored"), bits_allocated)
     signed = _whole(ds.get("PixelRepresentation"), 0) == 1
