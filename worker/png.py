@@ -26,12 +26,13 @@ def encode(levels: NDArray[np.uint8]) -> bytes:
     """The PNG of uint8 (H, W) or (H, W, 3)."""
     height, width = levels.shape[:2]
     lines = levels.reshape(height, -1)  # (H, W) or (H, 3 W)
-    filtered = np.empty((height, lines.shape[1] + 1), np.uint8)  # (H, 1 + W) or (H, 1 + 3 W)
+    room = bytearray(height * (lines.shape[1] + 1))
+    filtered = np.frombuffer(room, np.uint8).reshape(height, -1)  # (H, 1 + W) or (H, 1 + 3 W)
     filtered[:, 0] = _FILTER_UP
     filtered[0, 1:] = lines[0]
     np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, _RGB if levels.ndim == 3 else _GREY, 0, 0, 0)
-    packed = bytes(imagecodecs.deflate_encode(filtered, level=_LEVEL))
+    packed = bytes(imagecodecs.deflate_encode(room, level=_LEVEL))
     return _SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
