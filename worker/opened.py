@@ -7,13 +7,13 @@ they cost. Runs in the decoding child. Does not know pictures.
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_file_meta_info
 from pydicom.filewriter import write_file_meta_info
-from pydicom.pixels import pixel_array
+from pydicom.pixels import as_pixel_options, get_decoder, pixel_array
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -39,6 +39,7 @@ from record.errors import InvalidInstance, UnsupportedInstance
 from worker import attributes, surveys
 from worker.attributes import FrameAttributes, frame_attributes
 from worker.codecs import DECODERS, DEFLATED_FRAME, NATIVE, OWN, decode_own
+from worker.encapsulated import Frames, find_frames, stated_samples
 
 MAX_FRAME_SAMPLES = 64_000_000
 """Samples of one frame: a mammogram has 30 million."""
@@ -76,6 +77,7 @@ class Opened:
     inflated: bytes | None = None
     _attributes: dict[int, FrameAttributes] = field(default_factory=dict)
     _last: tuple[int, NDArray[Any]] | None = None
+    _frames: Frames | None = None
 
     @property
     def is_native(self) -> bool:
@@ -105,13 +107,20 @@ class Opened:
     def _decoded(self, index: int) -> NDArray[Any]:
         if (native := self._native(index)) is not None:
             return native
-        if self.syntax in OWN:
-            return decode_own(self.syntax, self._encapsulated(index), self.attributes(index), *_shape(self.ds))
-        options: dict[str, Any] = {}
         found = self.attributes(index)
+        options: dict[str, Any] = {}
         if self.is_native and found.shift and found.samples_per_pixel == 1:
             options["bits_stored"] = found.bits_allocated  # pydicom knows no High Bit: take all bits, shift later
-        return pixel_array(self._source(), index=index, decoding_plugin=DECODERS[self.syntax], **options)
+        if self.syntax in NATIVE:
+            return pixel_array(self._source(), index=index, **options)
+        stream = self._stream(index)
+        if stated_samples(stream) > math.prod(_shape(self.ds)) * found.samples_per_pixel:
+            raise ValueError("the stream is larger than the header says")
+        if self.syntax in OWN:
+            return decode_own(self.syntax, stream, found, *_shape(self.ds))
+        options = as_pixel_options(self.ds, number_of_frames=1, pixel_keyword="PixelData", **options)
+        decoder = get_decoder(self.syntax)
+        return decoder.as_array(encapsulate([stream]), index=0, decoding_plugin=DECODERS[self.syntax], **options)[0]
 
     def _native(self, index: int) -> NDArray[Any] | None:
         """Grey whole numbers that lie in little endian, one frame after the other: read as they are, all bits of them.
@@ -140,14 +149,15 @@ class Opened:
         kind = "i" if found.signed else "u"
         return np.frombuffer(content, f"<{kind}{width}").reshape(rows, columns)  # (rows, columns)
 
-    def _encapsulated(self, index: int) -> bytes:
+    def _stream(self, index: int) -> bytes:
         """One frame's stream (PS3.5 A.4)."""
         if self.pixels_at is None or self.pixels_bytes != -1:
             raise InvalidInstance("The instance has no encapsulated pixel data.", cause="pixel_data")
-        frames = max(1, int(self.ds.get("NumberOfFrames") or 1))
         with self._file() as opened:
-            opened.seek(self.pixels_at)
-            return bytes(next(islice(generate_frames(opened, number_of_frames=frames), index, None)))
+            if self._frames is None:
+                opened.seek(self.pixels_at)
+                self._frames = find_frames(opened, max(1, int(self.ds.get("NumberOfFrames") or 1)))
+            return self._frames.read(opened, index)
 
     def _source(self) -> Path | BinaryIO:
         return self.path if self.inflated is None else io.BytesIO(self.inflated)

@@ -11,11 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
 
-from worker import sights
+from worker import png, sights
 from worker.attributes import FrameAttributes, Lut, Window
 from worker.codecs import LOSSY
 from worker.opened import open_instance
@@ -23,7 +21,6 @@ from worker.rendering import LARGEST_SIDE, Span, named_window, render, show
 from worker.windows import NamedWindow
 
 Answer = tuple[dict[str, Any], bytes]
-_PNG_FILTER_UP = 0x20
 
 
 def render_file(request: Mapping[str, Any]) -> Answer:
@@ -59,7 +56,7 @@ def render_file(request: Mapping[str, Any]) -> Answer:
         "pixel_digest": digest,
         "transform": {"transfer_syntax_uid": opened.syntax, "frame": index, **rendering.transform},
     }
-    return header, _png(rendering.levels)
+    return header, png.encode(rendering.levels)
 
 
 def show_file(request: Mapping[str, Any]) -> Answer:
@@ -83,7 +80,7 @@ def show_file(request: Mapping[str, Any]) -> Answer:
         native=opened.is_native,
     )
     height, width = rendering.levels.shape[:2]
-    return {"height": height, "width": width}, _png(rendering.levels)
+    return {"height": height, "width": width}, png.encode(rendering.levels)
 
 
 def describe_file(request: Mapping[str, Any]) -> Answer:
@@ -107,11 +104,6 @@ def describe_file(request: Mapping[str, Any]) -> Answer:
         "lossy": stated == "01" or (opened.syntax in LOSSY and stated != "00"),
     }
     return header, b""
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    """A PNG of grey levels or colours: differences from line to line, little effort; larger efforts gain 5 % for thrice the time."""
-    return bytes(imagecodecs.png_encode(pixels, level=1, filter=_PNG_FILTER_UP))
 
 
 def _misfit(asked: Mapping[str, Any], attributes: FrameAttributes) -> str | None:

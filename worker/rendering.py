@@ -189,9 +189,14 @@ def _samples(frame: Array, attributes: FrameAttributes, *, native: bool) -> Arra
         return _extended(frame, stored) if attributes.signed else frame
     if frame.dtype.kind not in "iu" or (stored == allocated and not attributes.shift):
         return frame
-    bits = frame.astype(np.int64) & ((1 << allocated) - 1)  # (rows, columns)
+    width = frame.dtype.itemsize
+    stored = min(stored, 8 * width)
+    bits = np.ascontiguousarray(frame, f"=u{width}")  # (rows, columns)
     bits = (bits >> attributes.shift) & ((1 << stored) - 1)
-    return np.where(bits >= 1 << (stored - 1), bits - (1 << stored), bits) if attributes.signed else bits
+    if not attributes.signed:
+        return bits
+    above = 8 * width - stored
+    return (bits << above).view(f"=i{width}") >> above  # an arithmetic shift extends the sign
 
 
 def _extended(frame: Array, stored: int) -> Array:
@@ -373,7 +378,7 @@ def _square(
 
 def _deviation(levels: NDArray[np.uint8]) -> float:
     """Standard deviation of the grey levels, over all channels."""
-    counts = np.bincount(levels.ravel(), minlength=256)  # (256,)
+    counts = np.array(Image.fromarray(levels).histogram(), np.int64).reshape(-1, 256).sum(axis=0)  # (256,)
     grey = np.arange(256)  # (256,)
     mean = (counts * grey).sum() / counts.sum()
     return float(np.sqrt((counts * (grey - mean) ** 2).sum() / counts.sum()))
