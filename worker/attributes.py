@@ -23,6 +23,7 @@ TAGS: tuple[str, ...] = (
     *("ImagerPixelSpacing", "NominalScannedPixelSpacing", "SamplesPerPixel", "PhotometricInterpretation"),
     *("PlanarConfiguration", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit"),
+    *("DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *("RescaleType", "WindowCenterWidthExplanation", "LossyImageCompression", "LossyImageCompressionRatio"),
@@ -388,8 +389,10 @@ def _expanded(coded: list[int], count: int, *, wide: bool) -> list[int]:
 
 
 def _padding(ds: Dataset, bits_allocated: int, *, signed: bool) -> tuple[float, float] | None:
-    floats = [_number(ds.get(f"FloatPixelPadding{part}")) for part in ("Value", "RangeLimit")]
-    if floats[0] is not None:  # PS3.3 C.7.6.24
+    for kind in ("Float", "DoubleFloat"):  # PS3.3 C.7.6.24, C.7.6.25
+        floats = [_number(ds.get(f"{kind}PixelPadding{part}")) for part in ("Value", "RangeLimit")]
+        if floats[0] is None:
+            continue
         return min(f for f in floats if f is not None), max(f for f in floats if f is not None)
     values = [_number(ds.get(f"PixelPadding{part}")) for part in ("Value", "RangeLimit")]
     whole = [int(v) for v in values if v is not None]
