@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from worker import png, sights
-from worker.attributes import FrameAttributes, Lut, Window
+from worker.attributes import FrameAttributes, Window
 from worker.codecs import LOSSY
 from worker.opened import open_instance
 from worker.rendering import LARGEST_SIDE, Span, named_window, render, show
+from worker.tables import Lut
 from worker.windows import NamedWindow
 
 Answer = tuple[dict[str, Any], bytes]

@@ -22,8 +22,8 @@ from worker.protocol_commands import FILE, protocols, read_protocol, which_site
 if TYPE_CHECKING:
     from record.pipes import Rendered
     from record.settings import WorkerSettings
+    from worker.cases import Case
     from worker.protocols import Protocol
-    from worker.reading import Case
     from worker.selection import Chosen
 
     Made = Sequence[tuple[Chosen, Rendered]]
@@ -81,8 +81,8 @@ def try_protocol(
 
     Nothing is kept but the event of opening the study. The answer is a draft that nobody has reviewed.
     """
+    from worker.conversation import spoken
     from worker.protocols import bind
-    from worker.reading import spoken
 
     _, tried = read_protocol(file)
     settings = _settings()
@@ -125,7 +125,7 @@ def _opened(settings: WorkerSettings, named: str, site: str | None) -> Case:
     from record.models import StudyRevision
     from record.sites import find_site, list_sites
     from record.states import Role
-    from worker.reading import case_of
+    from worker.cases import case_of
 
     with one_transaction(settings.database_url) as session:
         sites = [find_site(session, site)] if site else list_sites(session)
@@ -176,7 +176,7 @@ def _shown(settings: WorkerSettings, case: Case, protocol: Protocol) -> tuple[Ma
 
 
 def _told(protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    from worker.reading import rendering_of
+    from worker.provenance import rendering_of
 
     return {
         "protocol": {"name": protocol.name, "version": protocol.version, "digest": protocol.digest},
@@ -232,8 +232,9 @@ def _converse(
     model: str | None,
 ) -> None:
     """Print the prompt of each step, and the answers where a model is asked."""
+    from worker.conversation import asking, converse
     from worker.prompting import compose
-    from worker.reading import asking, context_for, converse, engine_pictures
+    from worker.reading import context_for, engine_pictures
 
     if not made:
         return

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pydicom.dataset import Dataset
 
-from worker.attributes import FrameAttributes, Window, tables_of, voi_of
+from worker.attributes import FrameAttributes, Window, voi_of
+from worker.tables import tables_of
 
 TAGS: tuple[str, ...] = (
     *("SOPClassUID", "SOPInstanceUID", "ReferencedSeriesSequence", "SoftcopyVOILUTSequence", "PresentationLUTShape"),

@@ -18,8 +18,9 @@ from PIL import Image
 
 from record.errors import InvalidRequest, UnsupportedInstance
 from record.states import ReasonCode
-from worker.attributes import FrameAttributes, Lut, Window
+from worker.attributes import FrameAttributes, Window
 from worker.presentation import Presentation
+from worker.tables import Lut
 from worker.windows import WINDOWS, NamedWindow
 
 LARGEST_SIDE = 16_384

@@ -46,6 +46,7 @@ from record.settings import WorkerSettings
 from record.states import ReasonCode
 from record.store import Store
 from worker import reading
+from worker.cases import load_case
 from worker.desk import EXIT_WEDGED, Desk, Held
 from worker.engines import Engine, open_engine
 
@@ -101,7 +102,7 @@ class Preparing:
 
         def work() -> None:
             with desk.reading() as session:
-                case = reading.load_case(session, claim)
+                case = load_case(session, claim)
             prepared = self._room.prepare(case, held.lost)
 
             def write(session: Session) -> None:
@@ -198,7 +199,7 @@ class Drafting:
 
         def work() -> None:
             with desk.reading() as session:
-                case = reading.load_case(session, claim)
+                case = load_case(session, claim)
             drafted = reading.draft(case, engine, self._store, held.lost, alone=claim.failures > 0)
             if desk.store(held, lambda session: _write_draft(session, claim, drafted)):
                 _logger.info("draft_written", reading_id=str(claim.reading_id), tokens=drafted.tokens)

@@ -157,8 +157,8 @@ def codes() -> set[str]:
 def facts_of_provenance() -> set[str]:
     """The names of a draft's provenance, save those of the engine's own parts and of the steps of a rendering."""
     told = set(EngineIdentity.__dataclass_fields__)
-    for node in ast.walk(ast.parse((ROOT / "worker" / "reading.py").read_text("utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == "_provenance":
+    for node in ast.walk(ast.parse((ROOT / "worker" / "provenance.py").read_text("utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == "provenance_of":
             keys = (key for each in ast.walk(node) if isinstance(each, ast.Dict) for key in each.keys)
             told |= {str(key.value) for key in keys if isinstance(key, ast.Constant)}
     assert "pictures" in told

@@ -23,6 +23,7 @@ from worker.protocols import (
     match,
     match_or_abstain,
     patient_age,
+    pictures,
     says,
     schema,
     with_own,
@@ -622,10 +623,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "protocols.md").read_text(encoding=
 DESCRIBED = {
     "The protocol": schema.Protocol,
     "`match`": schema.Match,
-    "`pictures`": schema.Pictures,
-    "`pictures.roles`": schema.Role,
-    "`pictures.montage`": schema.Montage,
-    "`pictures.tiles`": schema.Tiles,
+    "`pictures`": pictures.Pictures,
+    "`pictures.roles`": pictures.Role,
+    "`pictures.montage`": pictures.Montage,
+    "`pictures.tiles`": pictures.Tiles,
     "`steps`": schema.Step,
     "`parameters`": schema.Generation,
     "`gate`": schema.Gate,
@@ -648,7 +649,12 @@ def test_the_page_on_protocols_names_every_key_with_its_default(heading):
         else TypeAdapter(Any).dump_python(field.get_default(call_default_factory=True), mode="json")
         for name, field in model.model_fields.items()
     }
-    whole = {"pictures": schema.Pictures, "parameters": schema.Generation, "gate": schema.Gate, "tiles": schema.Tiles}
+    whole = {
+        "pictures": pictures.Pictures,
+        "parameters": schema.Generation,
+        "gate": schema.Gate,
+        "tiles": pictures.Tiles,
+    }
     stated = {
         name: whole[name]().model_dump(mode="json") if name in whole and default == "{}" else yaml.safe_load(default)
         for name, default in stated_defaults(heading)

@@ -17,10 +17,11 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian
 
 from record.errors import InvalidRequest, UnsupportedInstance
-from worker.attributes import Lut, Window, frame_attributes
+from worker.attributes import Window, frame_attributes
 from worker.codecs import DECODERS, NATIVE, colour_model, register
 from worker.decoding import answer
 from worker.rendering import Span, named_window, render, show, window_values
+from worker.tables import Lut
 
 SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 

@@ -16,7 +16,8 @@ from worker.protocols.matching import (
     patient_age,
     with_own,
 )
-from worker.protocols.schema import CHECKS, FACTS, PLACEHOLDERS, Match, Protocol, Role, Step, age_y, load
+from worker.protocols.pictures import Role
+from worker.protocols.schema import CHECKS, FACTS, PLACEHOLDERS, Match, Protocol, Step, age_y, load
 from worker.protocols.wording import Language, Wording, wording_of
 from worker.protocols.words import says
 

@@ -15,15 +15,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from record.body import SectionCode
 from record.errors import Misconfigured
 from record.instances import InstanceHeader
+from worker.protocols.pictures import Pictures
+from worker.protocols.values import Code, Name, Strict, Terms, Word, Words
 from worker.protocols.wording import Language, wording_of
 from worker.protocols.words import says
-from worker.views import laterality_of, view_of
-from worker.windows import WINDOWS
+from worker.views import view_of
 
 ContextFact = Literal["age", "sex", "indication", "history", "labs", "prior_report"]
 FACTS: frozenset[str] = frozenset(get_args(ContextFact))
@@ -44,30 +45,7 @@ _AGE = re.compile(r"(\d{1,3})([DWMY])")
 _YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _by_language(given: Any) -> Any:
-    """Plain text is English."""
-    return {"en": given} if isinstance(given, str | list) else given
-
-
-def _upper(given: Any) -> Any:
-    """Headers are compared in capitals, so `[ct]` is no condition that nothing meets."""
-    return given.upper() if isinstance(given, str) else given
-
-
-Words = Annotated[dict[Language, str], BeforeValidator(_by_language)]
-"""One text a language; plain text is English."""
-Word = Annotated[str, Field(pattern=r"^[^$]*[^\s$]\s*\$?$")]
-"""How a word begins, or with `$` at its end the whole word. A blank one would stand everywhere."""
-Terms = Annotated[dict[Language, tuple[Word, ...]], BeforeValidator(_by_language)]
-Code = Annotated[str, BeforeValidator(_upper), Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
-
-
-class Match(_Strict):
+class Match(Strict):
     """Which instances a protocol is for: every list that is not empty must hold the instance's value."""
 
     modalities: tuple[Code, ...] = ()
@@ -119,93 +97,7 @@ class Match(_Strict):
         )
 
 
-class Role(_Strict):
-    """A kind of picture that a study of this sort should have: a view, a plane, a sequence. Every condition must hold."""
-
-    name: Name
-    views: tuple[Code, ...] = ()
-    laterality: Literal["R", "L", ""] = ""
-    words: tuple[Word, ...] = ()
-    """Of the series: its description or its acquisition protocol has a word that begins so."""
-    not_words: tuple[Word, ...] = ()
-    planes: tuple[Literal["axial", "coronal", "sagittal", "oblique"], ...] = ()
-    image_types: tuple[Code, ...] = ()
-    """Image Type has one of these values."""
-    pictures: Annotated[int, Field(ge=1, le=64)] | None = None
-    """At most so many frames of this role."""
-    windows: tuple[str, ...] = ()
-    """Take the place of the protocol's windows."""
-    optional: bool = False
-    """Its absence is nothing to speak of."""
-
-    def accepts(self, header: InstanceHeader, plane: str = "") -> bool:
-        """Whether a unit whose first instance has this header, in this plane, plays the role."""
-        series = f"{header.series_description} / {header.protocol_name}"
-        return (
-            (not self.views or view_of(header) in self.views)
-            and (not self.laterality or laterality_of(header) == self.laterality)
-            and (not self.words or says(series, self.words))
-            and not says(series, self.not_words)
-            and (not self.planes or plane in self.planes)
-            and (not self.image_types or not {v.upper() for v in header.image_type}.isdisjoint(self.image_types))
-        )
-
-
-class Montage(_Strict):
-    """Several slices on one picture, for models that take few pictures."""
-
-    rows: Annotated[int, Field(ge=1, le=8)] = 3
-    columns: Annotated[int, Field(ge=1, le=8)] = 3
-
-
-class Tiles(_Strict):
-    """How a whole slide is shown: an overview, and details at a magnification (10× is about 1 µm a pixel)."""
-
-    magnification: Annotated[float, Field(gt=0, le=80)] = 10.0
-    side: Annotated[int, Field(ge=128, le=4096)] = 1024
-    """Pixels of a detail's side."""
-    min_tissue: Annotated[float, Field(ge=0, le=1)] = 0.4
-    """Least part of a detail that is tissue."""
-
-
-class Pictures(_Strict):
-    """How many pictures are made, of what, and how."""
-
-    max: Annotated[int, Field(ge=1, le=64)] = 8
-    max_side: Annotated[int, Field(ge=64, le=8192)] = 1024
-    """Pixels of the longer side."""
-    roles: tuple[Role, ...] = ()
-    """In order of importance: each gets one frame before any gets a second."""
-    others: bool = True
-    """Whether what plays none of the roles is shown too, where there is room."""
-    max_series: Annotated[int, Field(ge=1, le=64)] = 8
-    """Of so many stacks at most: those with a role first, then originals before reformatted ones, then the longer."""
-    slices: Literal["key", "even"] = "key"
-    """`key`: spread evenly over the part with content, and within each stretch the one that shows most."""
-    frames: Literal["key", "even"] = "key"
-    """Of a film. `key`: spread over what moves, and of each stretch the clearest."""
-    windows: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-    """Named windows by modality; without an entry, the file's own."""
-    montage: Montage | None = None
-    tiles: Tiles = Tiles()
-    key_objects: bool = True
-    """Frames that a key object selection names are shown before others."""
-    presentation_states: bool = False
-    """Apply the newest presentation state that names a frame."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        wanted = [*self.windows.values(), *(role.windows for role in self.roles)]
-        if unknown := {name for names in wanted for name in names} - {*WINDOWS}:
-            raise ValueError(f"no such windows: {', '.join(sorted(unknown))}; there are {', '.join(sorted(WINDOWS))}")
-        if any(len(names) > self.max for names in wanted):
-            raise ValueError("max is too small to show one frame in all its windows")
-        if len({role.name for role in self.roles}) < len(self.roles):
-            raise ValueError("two roles have the same name")
-        return self
-
-
-class Generation(_Strict):
+class Generation(Strict):
     """How text is chosen."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=8192)] = 512
@@ -216,7 +108,7 @@ class Generation(_Strict):
 StepKind = Literal["report", "describe", "ask", "impression"]
 
 
-class Step(_Strict):
+class Step(Strict):
     """One question to the model. `{placeholders}` are filled with cleaned values; a text that is left out is ours.
 
     A *report* is findings and impression in one answer, *describe* the findings alone, *impression* the conclusion from
@@ -261,7 +153,7 @@ class Step(_Strict):
         return frozenset(name for t in texts for _, name, _, _ in string.Formatter().parse(t) if name is not None)
 
 
-class Gate(_Strict):
+class Gate(Strict):
     """When a study is *not analysed* under this protocol."""
 
     models: tuple[str, ...] = ()
@@ -280,7 +172,7 @@ class Gate(_Strict):
     """Checks of which one flag ends the reading."""
 
 
-class Protocol(_Strict):
+class Protocol(Strict):
     """One reading protocol. `digest` is the sha256 of its canonical content, texts of ours included."""
 
     name: Name

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from record.instances import StoredInstance
-from worker.protocols.schema import Tiles
+from worker.protocols.pictures import Tiles
 from worker.selection.chosen import Chosen
 from worker.selection.eyes import Eyes, Region
 from worker.surveys import SlideLevel
