@@ -34,6 +34,9 @@ TAGS: tuple[str, ...] = (
 )
 """Everything that is read of an instance's header; the rest is skipped, not parsed."""
 
+_X_RAY_MOVIES = tuple(f"1.2.840.10008.5.1.4.1.1.12.{n}" for n in (1, 2, 3))
+"""Angiography, fluoroscopy, and the retired biplane class: their modality transform leads back to the intensity of the
+beam, for subtraction, and the VOI transform is of stored values (PS3.3 C.8.7.1.1.2; dcmtk, dcm4che and fo-dicom alike)."""
 _GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence")
 _MAX_LINE = 64
 _MAX_LUTS = 8
@@ -144,6 +147,9 @@ def frame_attributes(ds: Dataset, frame: int, *, little_endian: bool = True) -> 
         for keyword in _HELD:
             if keyword in source:
                 flat[keyword] = source[keyword].value
+    if ds.get("SOPClassUID") in _X_RAY_MOVIES:
+        for keyword in ("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"):
+            flat.pop(keyword, None)
     bits_allocated = _whole(ds.get("BitsAllocated"), 16)
     bits_stored = _whole(ds.get("BitsStored"), bits_allocated)
     signed = _whole(ds.get("PixelRepresentation"), 0) == 1
@@ -335,7 +341,7 @@ def _segmented_palette(
         words = np.frombuffer(table[: len(table) // 2 * 2], order + "u2").astype(np.int64)  # (M,)
         if bits == 8:
             words = words.astype("<u2").view("u1").astype(np.int64)  # two entries a word
-        entries = _expanded(words.tolist(), count or 65536, wide=bits > 8)  # (N,)
+        entries = np.array(_expanded(words.tolist(), count or 65536, wide=bits > 8), np.int64)  # (N,)
         columns.append(entries >> 8 if bits > 8 else entries)
     if signed and first_mapped > 32767:
         first_mapped -= 65536
@@ -344,32 +350,41 @@ def _segmented_palette(
     return (np.clip(colours, 0, 255).astype(np.uint8), first_mapped) if shortest else None
 
 
-def _expanded(words: list[int], count: int, *, wide: bool) -> NDArray[np.int64]:
-    """Discrete (0) and linear (1) segments, and the repeat (2) of some that went before, up to `count` entries (N,)."""
-    out: list[int] = []
-    waiting: list[tuple[int, int]] = [(0, -1)]  # where to go on, and how many segments are left there; -1: to the end
-    while waiting and len(out) < count:
-        at, left = waiting.pop()
-        while at + 1 < len(words) and left != 0 and len(out) < count:
-            kind, length = words[at], words[at + 1]
-            at, left = at + 2, left - 1
+def _expanded(coded: list[int], count: int, *, wide: bool) -> list[int]:
+    """Expand discrete (0), linear (1) and repeated (2) segments to `count` entries at most.
+
+    Raises
+    ------
+    ValueError
+        The segments make no sense, or there are more of them than entries.
+    """
+    found: list[int] = []
+    left = count
+
+    def expand(at: int, segments: int, *, repeats: bool) -> None:
+        nonlocal left
+        while segments and at + 2 < len(coded) and len(found) < count:  # a null byte may fill the last word
+            kind, length = coded[at : at + 2]
+            segments, left = segments - 1, left - 1
+            if left < 0:
+                raise ValueError("A segmented palette has more segments than entries")
             if kind == 0:
-                out += words[at : at + length]
-                at += length
-            elif kind == 1 and at < len(words) and out and length:
-                first, last = out[-1], words[at]
-                out += [round(first + (last - first) * (n + 1) / length) for n in range(min(length, count))]
-                at += 1
-            elif kind == 2 and at + (1 if wide else 3) < len(words) and len(waiting) < _MAX_LUTS:
-                part = words[at : at + (2 if wide else 4)]
-                offset = sum(value << ((16 if wide else 8) * n) for n, value in enumerate(part))  # in bytes
-                waiting.append((at + len(part), left))
-                at, left = offset // (2 if wide else 1), length
-                if at >= waiting[-1][0] - len(part) - 2:  # only what went before can be repeated
-                    return np.array(out[:count], np.int64)
+                found.extend(coded[at + 2 : at + 2 + length])
+                at += 2 + length
+            elif kind == 1 and found:
+                first, rise = found[-1], coded[at + 2] - found[-1]
+                found.extend(round(first + rise * n / length) for n in range(1, length + 1))
+                at += 3
+            elif kind == 2 and repeats:  # which may not repeat one another: C.7.9.2.3
+                digits = coded[at + 2 : at + (4 if wide else 6)]
+                offset = sum(digit << (16 if wide else 8) * n for n, digit in enumerate(digits))  # bytes
+                expand(offset // 2 if wide else offset, length, repeats=False)
+                at += 2 + len(digits)
             else:
-                return np.array(out[:count], np.int64)
-    return np.array(out[:count], np.int64)
+                raise ValueError("A segmented palette begins with no discrete segment, or has one of an unknown kind")
+
+    expand(0, len(coded), repeats=True)
+    return found[:count]
 
 
 def _padding(ds: Dataset, bits_allocated: int, *, signed: bool) -> tuple[float, float] | None:

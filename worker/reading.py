@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 from record import readings
 from record.body import Body
 from record.claims import Claim, PreparedPicture
-from record.errors import Abstained, InvalidInstance, NotFound
+from record.errors import Abstained, EngineRejected, InvalidInstance, NotFound
 from record.instances import InstanceHeader, StoredInstance
 from record.models import Instance, Reading, ReadingPicture, Site, Study
 from record.orientation import turned
@@ -341,6 +341,8 @@ class Said:
 
     language: Language
     calls: tuple[tuple[Step, Completion], ...]
+    unanswered: tuple[Step, ...] = ()
+    """Questions of yes or no that the engine answered with neither."""
 
     @property
     def texts(self) -> list[tuple[Step, str]]:
@@ -382,12 +384,15 @@ def converse(
 ) -> Said:
     """Ask the protocol's steps one after the other, each knowing what was said before it.
 
+    A question of yes or no that is answered with neither is noted, and the reading goes on: the description stands.
+
     Raises
     ------
     EngineRejected, EngineUnavailable, TimeoutError, CancelledError
         As the engine says.
     """
     calls: list[tuple[Step, Completion]] = []
+    unanswered: list[Step] = []
     findings = ""
     for step in protocol.steps:
         prompt = compose(
@@ -400,11 +405,17 @@ def converse(
             deadline_s=_ANSWER_S,
             alone=alone,
         )
-        completion = _await(engine.submit(prompt), lost)
+        try:
+            completion = _await(engine.submit(prompt), lost)
+        except EngineRejected as error:
+            if step.kind != "ask" or error.facts.get("reason") != "constraint":
+                raise
+            unanswered.append(step)
+            continue
         calls.append((step, completion))
         if step.kind != "ask":
             findings = f"{findings} {completion.text}".strip()
-    return Said(language, tuple(calls))
+    return Said(language, tuple(calls), tuple(unanswered))
 
 
 @dataclass(frozen=True, slots=True)
@@ -498,6 +509,7 @@ def _step(name: str, completion: Completion) -> dict[str, Any]:
             "ids": list(completion.token_ids),
             "logprobs": [round(v, 4) for v in completion.token_logprobs],
             "prompt": completion.prompt_tokens,
+            **({"choices": dict(completion.choices), "mass": completion.choice_mass} if completion.choices else {}),
         },
         "timing": {
             "first_token_s": round(completion.first_token_s, 4),
@@ -553,6 +565,10 @@ def _provenance(case: Case, protocol: Protocol, engine: Engine, context: Reading
                 "mass": _rounded(a.mass),
             }
             for a in said.asked
+        ]
+        + [
+            {"step": step.name, "question": step.question.get(said.language, ""), "yes": None}
+            for step in said.unanswered
         ],
         "finish": [completion.finish for _, completion in said.calls],
     }

@@ -59,7 +59,7 @@ def test_phantoms_are_drafted_by_the_phantom_model(engine: Engine, bench: Bench,
 def test_what_no_protocol_is_for_abstains_with_its_reason(engine: Engine, bench: Bench) -> None:
     bench.store.put(Kind.INSTANCE, uuid.uuid4().hex, b"whatever")  # an empty store would be refused
     with transaction(engine) as session:
-        closed(session, [arrival(uid(), modality="SM")])
+        closed(session, [arrival(uid(), modality="OT")])
         closed(session, [arrival(uid(), modality="CT")])
     bench.start("cpu", "worker", "cpu")
     wait_for(lambda: states(engine) == {"abstained": 2}, 30, "both abstained")

@@ -221,7 +221,7 @@ def test_a_server_that_tells_no_probabilities_is_read(engine: Engine, server: Ch
     ("beginnings", "on", "options"),
     [
         ({"\n": 0.9, "\n\n": 0.1}, "Yes.", ("yes", "no")),
-        ({"Left": 0.8, "None": 0.2}, " lung.", ("left lung", "left arm", "none")),
+        ({"Left": 0.8, "None": 0.1, "It": 0.06, "The": 0.04}, " lung.", ("left lung", "left arm", "none")),
         ({"Sí": 1.0}, ".", ("sí", "no")),
     ],
     ids=["no alternative is an option", "one begins two options", "only one is told"],

@@ -17,7 +17,7 @@ CT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CT")
 MR = ReadingContext(patient_age="061Y", patient_sex="M", modality="MR")
 US = ReadingContext(patient_age="061Y", patient_sex="M", modality="US")
 NM = ReadingContext(patient_age="061Y", patient_sex="M", modality="NM")
-GIVEN = ReadingContext(patient_age="061Y", patient_sex="F", modality="CT", contrast=True, priors=("Clear lungs.",))
+GIVEN = ReadingContext(patient_age="061Y", patient_sex="F", modality="CT", contrast=True, prior_report="Clear lungs.")
 LEFT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", laterality="L")
 RIGHT = ReadingContext(patient_age="061Y", patient_sex="F", modality="CR", laterality="R")
 SOUND_REPORT = "Findings: There is an opacity in the left upper zone. The heart size is normal.\nImpression: Opacity in the left upper zone."

@@ -429,3 +429,19 @@ def test_windows_that_a_person_asks_for_agree_with_dcmtk(name, window, tmp_path)
 def test_native_syntaxes_are_decoded_without_a_plugin():
     assert {DECODERS[uid] for uid in NATIVE} == {""}
     assert DECODERS[ExplicitVRLittleEndian] == ""
+
+
+@pytest.mark.timeout(20)
+def test_a_segmented_palette_that_repeats_repeats_costs_no_time():
+    """PS3.3 C.7.9.2.3: a repeat must not copy another, for this very reason."""
+    segments, start = [0, 1, 5] + [0, 0] * 1000, 6  # one entry, then a thousand segments without any
+    for _ in range(2):
+        here = 2 * len(segments)
+        segments += [2, 1000, start, 0] * 1000
+        start = here
+    ds = header(PhotometricInterpretation="PALETTE COLOR", BitsAllocated=8, BitsStored=8, HighBit=7)
+    for colour in ("Red", "Green", "Blue"):
+        setattr(ds, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        setattr(ds, f"Segmented{colour}PaletteColorLookupTableData", np.array(segments, "<u2").tobytes())
+    with pytest.raises(ValueError, match="segments"):
+        frame_attributes(ds, 0)

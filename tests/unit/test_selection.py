@@ -558,7 +558,7 @@ def test_a_slide_is_shown_as_an_overview_and_details_apart_with_most_tissue_and_
     assert first.caption == "detail at about 10×, 19 % from the left and 19 % from the top of the slide"
     assert second.caption == "detail at about 10×, 81 % from the left and 81 % from the top of the slide"
     assert (first.region.left, first.region.width) == (1024, 1024)
-    assert reasons(selection)["label"] == "the label of a slide, which may name the patient"
+    assert reasons(selection)["label"] == "shows the label of a slide, which may name the patient"
 
 
 def test_series_beyond_the_limit_are_left_out_originals_first():

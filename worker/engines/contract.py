@@ -64,8 +64,8 @@ class Parameters:
 class Choice:
     """A closed question: the answer is one of these, and how probable each was is told with it.
 
-    An option is said by its own words, in lower, capital or upper case, with or without a space before. More is not
-    guessed at: a model that would say "是的" is to be given that as an option, and `Completion.choice_mass` tells.
+    An option is said by an answer that begins with its words, in lower, capital or upper case, with or without a space
+    before. No other wording is guessed at; `Completion.choice_mass` tells how often the model would have used one.
 
     Attributes
     ----------

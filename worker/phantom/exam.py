@@ -36,7 +36,7 @@ def sent(order: Order) -> Picture:
     with tempfile.TemporaryDirectory() as folder:
         path = write(order, fresh_uids(), Path(folder, "study"))[0]
         _, png = render_file({"path": str(path)})
-    pixels = np.array(Image.open(io.BytesIO(png)))  # (rows, columns, 3)
+    pixels = np.array(Image.open(io.BytesIO(png)).convert("RGB"))  # (rows, columns, 3)
     return Picture(hashlib.sha256(png).hexdigest(), pixels)
 
 

@@ -20,9 +20,9 @@ from worker.selection.chosen import Chosen, Omitted, Selection
 from worker.selection.eyes import Eyes, HeadersOnly, Region
 from worker.selection.moments import candidates, evenly, key_moments, key_slices, nearest, with_named
 from worker.selection.shares import Claimant, share
-from worker.selection.sifting import sift
+from worker.selection.sifting import WHOLE_SLIDE, sift
 from worker.selection.slides import choose_regions, slides_of
-from worker.selection.units import WHOLE_SLIDE, Unit, order, units_of
+from worker.selection.units import Unit, order, units_of
 from worker.views import FRONTAL, view_of
 from worker.windows import WINDOWS
 

@@ -12,6 +12,7 @@ from record.states import InstanceKind
 from worker.protocols import Protocol, says
 from worker.selection.chosen import Omitted
 
+WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _SECTIONS = frozenset({"CT", "MR", "PT"})
 _LOCALIZERS = ("localizer", "scout", "topogram", "surview", "scanogram", "localizador", "定位")
@@ -35,8 +36,8 @@ def sift(
             reason = f"not what the protocol {protocol.name} is for"
         elif _is_localizer(header) or (own and _is_named_localizer(header)):
             reason = "localizer"
-        elif "LABEL" in header.image_type[2:3]:
-            reason = "the label of a slide, which may name the patient"
+        elif header.sop_class_uid == WHOLE_SLIDE and {"LABEL", "OVERVIEW"} & {*header.image_type[2:3]}:
+            reason = "shows the label of a slide, which may name the patient"
         elif header.presentation_intent_type == "FOR PROCESSING" and header.modality in presented:
             reason = "for processing, and the study has images for presentation"
         elif own and _is_capture(header):

@@ -94,14 +94,13 @@ def choose_regions(slide: Slide, tiles: Tiles, count: int, max_side: int, eyes: 
 
 def _overview(slide: Slide, max_side: int) -> tuple[StoredInstance, SlideLevel]:
     """The smallest level that fills the picture; the largest there is where none does. A thumbnail is one too."""
-    usable = [one for one in slide.levels if one[1].flavor not in {"LABEL", "OVERVIEW"}] or list(slide.levels)
-    filling = [one for one in usable if max(one[1].columns, one[1].rows) >= min(max_side, _LEAST_OVERVIEW * 8)]
-    return filling[0] if filling else usable[-1]
+    filling = [one for one in slide.levels if max(one[1].columns, one[1].rows) >= min(max_side, _LEAST_OVERVIEW * 8)]
+    return filling[0] if filling else slide.levels[-1]
 
 
 def _nearest_level(slide: Slide, spacing_mm: float) -> tuple[StoredInstance, SlideLevel] | None:
-    """The coarsest level that is at least as fine as asked for, else the finest; of the volume, not its label."""
-    volume = [one for one in slide.levels if one[1].flavor not in {"LABEL", "OVERVIEW", "THUMBNAIL"}]
+    """The coarsest level that is at least as fine as asked for, else the finest."""
+    volume = [one for one in slide.levels if one[1].flavor != "THUMBNAIL"]
     fine = [one for one in volume if (one[1].spacing_mm or 0.0) <= spacing_mm * 1.05 and one[1].spacing_mm]
     return (fine[0] if fine else volume[-1]) if volume else None
 

@@ -16,6 +16,7 @@ import numpy as np
 from record.instances import InstanceHeader, StoredInstance
 from record.orientation import edges
 from worker.selection.eyes import Eyes
+from worker.selection.sifting import WHOLE_SLIDE
 from worker.surveys import Survey
 
 SECTIONS = frozenset({"CT", "MR", "PT"})
@@ -29,7 +30,6 @@ FILMS = (
     *("1.2.840.10008.5.1.4.1.1.77.1.4.1", "1.2.840.10008.5.1.4.1.1.7."),  # video photographs; multi-frame captures
 )
 """SOP classes whose frames follow each other in time; other multi-frame objects are stacks (tomosynthesis, OCT, NM)."""
-WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 _SAME_DIRECTION = 0.05
 """Largest difference of a cosine within one stack (3°): a scanner's rounding, not another plane."""
 _SAME_PLACE_MM = 0.01

@@ -29,6 +29,7 @@ from pydicom.uid import (
 from tests.unit.golden.reference import between, level, linear, linear_exact, looked_up, sample, sigmoid
 
 SIDE = 16
+XA = "1.2.840.10008.5.1.4.1.1.12.1"
 Grid = list[list[int]]
 
 
@@ -75,6 +76,7 @@ def written(syntax: str = ExplicitVRLittleEndian, **values: Any) -> Dataset:
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["golden"])
     for keyword, value in values.items():
         setattr(ds, keyword, value)
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
     return ds
 
 
@@ -174,7 +176,10 @@ _case(
     "C.11.2.1.3.2: only LINEAR needs a width of 1",
     grey(
         ramp(0, 4000),
-        Modality="PT", RescaleSlope="0.001", RescaleIntercept=0, VOILUTFunction="LINEAR_EXACT",
+        Modality="PT",
+        RescaleSlope="0.001",
+        RescaleIntercept=0,
+        VOILUTFunction="LINEAR_EXACT",
         WindowCenter=2,
         WindowWidth="0.5",
     ),
@@ -309,6 +314,26 @@ _case(
     each(ramp(0, 2500), lambda s: level(between(looked_up(s, BENT, 100), BENT[0], BENT[-1]))),
     "+Wm",
 )
+for _name, _transform in {
+    "modality_lut": {
+        "ModalityLUTSequence": one(LUTDescriptor=[2000, 100, 16], LUTData=words(BENT), ModalityLUTType="US")
+    },
+    "rescale": {"RescaleSlope": 3, "RescaleIntercept": -700},
+}.items():
+    _case(
+        f"angiography_without_its_{_name}",
+        "C.8.7.1.1.2: of XA and XRF it leads back to the beam's intensity, and is not for display",
+        grey(
+            ramp(0, 2500),
+            SOPClassUID=XA,
+            Modality="XA",
+            PixelIntensityRelationship="LOG",
+            **_transform,
+            WindowCenter=1200,
+            WindowWidth=2000,
+        ),
+        each(ramp(0, 2500), lambda s: level(linear(s, 1200, 2000))),
+    )
 
 
 # Functional groups of enhanced multi-frame objects (PS3.3 C.7.6.16.2.9 and .10); dcm2pnm does not look there.
