@@ -104,6 +104,12 @@ def syntaxes(folder: Path) -> dict[str, Path]:
         "JPEG-LS, CT 512": instance(folder / "jls", ct, uid + "4.80", [imagecodecs.jpegls_encode(ct)]),
         "JPEG 2000, CT 512": instance(folder / "j2k", ct, uid + "4.90", [_j2k(ct)]),
         "JPEG 2000, DX 2048": instance(folder / "j2k2k", dx, uid + "4.90", [_j2k(dx)]),
+        "HTJ2K, CT 512": instance(folder / "ht", ct, uid + "4.201", [_ht(ct)]),
+        "HTJ2K, DX 2048": instance(folder / "ht2k", dx, uid + "4.201", [_ht(dx)]),
+        "JPEG lossless SV1, DX 2048": instance(
+            folder / "sv12k", dx, uid + "4.70", [imagecodecs.ljpeg_encode(dx, bitspersample=12)]
+        ),
+        "JPEG-LS, DX 2048": instance(folder / "jls2k", dx, uid + "4.80", [imagecodecs.jpegls_encode(dx)]),
     }
     rle = dcmread(made["native, CT 512"])
     rle.compress(uid + "5", generate_instance_uid=False)
@@ -113,6 +119,10 @@ def syntaxes(folder: Path) -> dict[str, Path]:
 
 def _j2k(pixels: np.ndarray) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(pixels, codecformat="j2k", reversible=True, bitspersample=12))
+
+
+def _ht(pixels: np.ndarray) -> bytes:
+    return bytes(imagecodecs.htj2k_encode(pixels, reversible=True))
 
 
 def timed(action: Callable[[], object], rounds: int) -> float:
@@ -145,7 +155,7 @@ def frames(rounds: int, files: dict[str, Path]) -> None:
     with DecodingChild(MEMORY, CPU_S, 100_000) as child:
         child.start()
         for name, path in files.items():
-            copies = [Path(shutil.copy(path, path.with_name(f"{path.name}.{n}"))) for n in range(6)]  # no cached header
+            copies = _copies(path)
             turn = iter(range(10**9))
             ours = timed(lambda: child.render(copies[next(turn) % 6]), rounds)  # noqa: B023
             command = dcmtk(path)
@@ -156,6 +166,30 @@ def frames(rounds: int, files: dict[str, Path]) -> None:
             told = f"{theirs:9.1f}" if theirs else f"{'-':>9}"
             ratio = f"{ours / theirs:12.2f}" if theirs else f"{'-':>12}"
             print(f"{name:34}{ours:9.1f}{told}{alone:9.1f}{ratio}{ours / alone:14.2f}")
+
+
+def _copies(path: Path) -> list[Path]:
+    """More copies of a file than a child keeps opened: each question meets one that it has forgotten."""
+    return [Path(shutil.copy(path, path.with_name(f"{path.name}.{n}"))) for n in range(6)]
+
+
+def growth(rounds: int, files: dict[str, Path]) -> None:
+    """Frames a second with more children, each asked by a thread of its own."""
+    print(f"\n{'frames/s':34}{'1 child':>9}{'2':>9}{'2 of 1':>9}")
+    for name in ("native, CT 512", "JPEG lossless SV1, CT 512", "JPEG 2000, CT 512"):
+        rates, copies = [], _copies(files[name])
+        for number in (1, 2):
+            children = [DecodingChild(MEMORY, CPU_S, 100_000) for _ in range(number)]
+            for child in children:
+                child.start()
+                child.render(files[name])
+            with ThreadPoolExecutor(number) as pool:
+                began = time.perf_counter()
+                list(pool.map(lambda c: [c.render(copies[n % 6]) for n in range(10 * rounds)], children))  # noqa: B023
+                rates.append(number * 10 * rounds / (time.perf_counter() - began))
+            for child in children:
+                child.close()
+        print(f"{name:34}{rates[0]:9.0f}{rates[1]:9.0f}{rates[1] / rates[0]:9.2f}")
 
 
 def study(store: Store, kind: str, folder: Path) -> list[StoredInstance]:
@@ -262,6 +296,7 @@ def main() -> None:
                     shutil.copy(path, folder / path.name)
                     files[path.name[:32]] = folder / path.name
             frames(given.rounds, files)
+            growth(given.rounds, files)
         if "studies" not in given.skip:
             studies(max(2, given.rounds // 3), folder)
 

@@ -125,7 +125,9 @@ def decode_own(syntax: str, source: bytes, attributes: FrameAttributes, rows: in
     shape = (rows, columns) if samples == 1 else (rows, columns, samples)
     if syntax == DEFLATED_FRAME:
         size = rows * columns * samples * width
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source, size)
+        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(source, size + 2)
+        if len(content) > size + size % 2:
+            raise ValueError("The deflated frame is larger than the header says")
         kind = "i" if attributes.signed else "u"
         return np.frombuffer(content, f"<{kind}{width}", rows * columns * samples).reshape(shape)
     pixels: NDArray[Any] = imagecodecs.jpegxl_decode(source)

@@ -46,6 +46,8 @@ MAX_FRAME_SAMPLES = 64_000_000
 MAX_FRAMES = 100_000
 MAX_INFLATED_BYTES = 1 << 28
 """Of a deflated data set: small files may inflate without bound."""
+MAX_INFLATED_HEADER_BYTES = 1 << 23
+"""What may come before its pixels."""
 _KEPT = 4
 """Files whose headers are kept: the next question is often about the same one."""
 _MAX_KEPT_FRAME_BYTES = 1 << 25
@@ -186,6 +188,7 @@ def open_instance(path: Path, index: int = 0) -> Opened:
 def _opened(path: Path, _identity: tuple[int, int, int]) -> Opened:
     syntax, inflated = _transfer_syntax(path), None
     if syntax == DeflatedExplicitVRLittleEndian:
+        _opened.cache_clear()  # no two inflated data sets at a time
         inflated = _inflated(path)
     with path.open("rb") if inflated is None else io.BytesIO(inflated) as opened:
         ds = dcmread(opened, stop_before_pixels=True, specific_tags=_TAGS)
@@ -211,7 +214,10 @@ def _pixel_data(opened: BinaryIO, syntax: str) -> tuple[int | None, int]:
 
 
 def _inflated(path: Path) -> bytes:
-    """A deflated data set as a file in Explicit VR Little Endian, inflated piece by piece up to the limit (PS3.5 A.5)."""
+    """A deflated data set as a file in Explicit VR Little Endian, inflated as far as its own header says (PS3.5 A.5).
+
+    First the header, within its limit; then the pixels, as many as that header states. What follows them is left.
+    """
     meta = read_file_meta_info(path)
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     built = DicomBytesIO()
@@ -224,17 +230,46 @@ def _inflated(path: Path) -> bytes:
                 "The deflated data set cannot be found: its file meta has no length.", cause="decoder"
             )
         opened.seek(144 + int.from_bytes(head[140:144], "little"))
-        inflater, left = zlib.decompressobj(-zlib.MAX_WBITS), MAX_INFLATED_BYTES
-        while piece := opened.read(1 << 16):
-            while piece:
-                got = inflater.decompress(piece, min(left + 1, 1 << 20))
-                left -= len(got)
-                if left < 0:
-                    message = f"The data set inflates to more than {MAX_INFLATED_BYTES} bytes."
-                    raise UnsupportedInstance(message, cause="deflated")
-                built.write(got)
-                piece = inflater.unconsumed_tail
-    return built.getvalue()
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        _inflate(opened, inflater, built, MAX_INFLATED_HEADER_BYTES)
+        end = _end_of_pixels(built, is_cut=not inflater.eof)
+        built.seek(0, os.SEEK_END)
+        _inflate(opened, inflater, built, end)
+    return bytes(built.getvalue())
+
+
+def _inflate(opened: BinaryIO, inflater: zlib._Decompress, built: DicomBytesIO, upto: int) -> None:
+    """Inflate on, until so many bytes are built or there are no more."""
+    while (room := upto - built.tell()) > 0 and not inflater.eof:
+        piece = inflater.unconsumed_tail or opened.read(1 << 16)
+        got = inflater.decompress(piece, min(room, 1 << 20))
+        if not piece and not got:  # the file is cut
+            return
+        built.write(got)
+
+
+def _end_of_pixels(built: DicomBytesIO, *, is_cut: bool) -> int:
+    """Where the pixels end that the header states; it costs little, or is refused."""
+    built.seek(0)
+    try:
+        ds = dcmread(built, stop_before_pixels=True, specific_tags=_TAGS)
+    except Exception:
+        if is_cut:
+            raise _inflates_beyond(MAX_INFLATED_HEADER_BYTES) from None
+        raise
+    at = built.tell() + 12
+    if is_cut and built.read(2) != _PIXEL_DATA[0].to_bytes(2, "little"):
+        raise _inflates_beyond(MAX_INFLATED_HEADER_BYTES)
+    _check_geometry(ds, 0)
+    samples = math.prod(_shape(ds)) * int(ds.get("SamplesPerPixel") or 1)
+    end = at + samples * int(ds.BitsAllocated) // 8 * max(1, int(ds.get("NumberOfFrames") or 1)) + 1
+    if end > MAX_INFLATED_BYTES:
+        raise _inflates_beyond(MAX_INFLATED_BYTES)
+    return end
+
+
+def _inflates_beyond(limit: int) -> UnsupportedInstance:
+    return UnsupportedInstance(f"The data set inflates to more than {limit} bytes.", cause="deflated")
 
 
 def _transfer_syntax(path: Path) -> str:

@@ -5,6 +5,7 @@ import io
 import os
 import select
 import socket
+import struct
 import subprocess
 import sys
 import textwrap
@@ -387,22 +388,43 @@ def test_a_deflated_data_set_is_the_same_picture(child, tmp_path):
     assert child.render(packed).transform["transfer_syntax_uid"] == DeflatedExplicitVRLittleEndian
 
 
-def test_a_deflate_bomb_is_refused_before_it_fills_memory(child, tmp_path):
-    bomb = tmp_path / "b.dcm"
-    packed = deflated(tmp_path / "d.dcm", instance(tmp_path / "p.dcm")).read_bytes()
-    start = 144 + int.from_bytes(packed[140:144], "little")
+def packed_with_zeros(path, plain, zeros_bytes):
+    """The instance deflated, and so many zeros behind it in the same stream."""
+    content = deflated(path, plain).read_bytes()
+    start = 144 + int.from_bytes(content[140:144], "little")
     packer = zlib.compressobj(9, wbits=-15)
-    with bomb.open("wb") as out:
-        out.write(packed[:start])
-        for _ in range(300):
+    with path.open("wb") as out:
+        out.write(content[:start])
+        out.write(packer.compress(zlib.decompress(content[start:], wbits=-15)))
+        for _ in range(zeros_bytes >> 20):
             out.write(packer.compress(bytes(1 << 20)))
         out.write(packer.flush())
-    assert bomb.stat().st_size < 1 << 20
-    with pytest.raises(UnsupportedInstance) as told:
-        child.render(bomb)
-    assert told.value.facts["cause"] == "deflated"
-    assert peak_bytes(child.pid) < 900 * 1024**2
-    assert child.render(instance(tmp_path / "n.dcm")).height == RAMP.shape[0]
+    return path
+
+
+@pytest.fixture
+def fresh_child():
+    with DecodingChild(MEMORY, 60) as decoder:
+        decoder.start()
+        yield decoder
+
+
+def test_a_deflate_bomb_is_refused_before_it_fills_memory(fresh_child, tmp_path):
+    """300 MiB that never come to pixels; that claim more pixels than may be; that follow the pixels."""
+    plain = instance(tmp_path / "p.dcm", Rows=8000, Columns=8000, NumberOfFrames=3)
+    bare = instance(tmp_path / "e.dcm").read_bytes()
+    pixels = bare.index(b"\xe0\x7f\x10\x00")
+    (tmp_path / "e.dcm").write_bytes(bare[:pixels])
+    for n, source in enumerate((tmp_path / "e.dcm", plain)):
+        bomb = packed_with_zeros(tmp_path / f"b{n}.dcm", source, 300 << 20)
+        assert bomb.stat().st_size < 1 << 20
+        with pytest.raises(UnsupportedInstance) as told:
+            fresh_child.render(bomb)
+        assert told.value.facts["cause"] == "deflated"
+    whole = instance(tmp_path / "n.dcm")
+    trailing = packed_with_zeros(tmp_path / "t.dcm", whole, 300 << 20)
+    assert fresh_child.render(trailing).png == fresh_child.render(whole).png
+    assert peak_bytes(fresh_child.pid) < 200 * 1024**2
 
 
 def coded(path, stream, syntax, **values):
@@ -441,10 +463,71 @@ def test_jpeg_xl_in_colour_and_of_another_size_than_the_header(child, tmp_path):
     for broken in (stream[: len(stream) // 2], b"xx", imagecodecs.jpegxl_encode(colours[:10], lossless=True)):
         with pytest.raises(InvalidInstance):
             child.render(coded(tmp_path / "b.dcm", broken, JPEG_XL_LOSSLESS, **said))
-    bomb = imagecodecs.jpegxl_encode(np.zeros((20_000, 20_000), "u1"), lossless=True, effort=1)
-    with pytest.raises(InvalidInstance):
-        child.render(coded(tmp_path / "j.dcm", bomb, JPEG_XL_LOSSLESS))
     assert child.render(instance(tmp_path / "n.dcm")).height == RAMP.shape[0]
+
+
+def streams():
+    """The ramp in every encapsulated syntax that states its own size, and where that stands in the stream."""
+    import imagecodecs
+
+    uid, wide = "1.2.840.10008.1.2.", RAMP.astype("u2")
+    j2k = bytes(imagecodecs.jpeg2k_encode(wide, codecformat="j2k", reversible=True, bitspersample=16))
+    ht = bytes(imagecodecs.htj2k_encode(wide, reversible=True))
+    jpeg, jls = bytes(imagecodecs.ljpeg_encode(wide, bitspersample=16)), bytes(imagecodecs.jpegls_encode(wide))
+    xl = bytes(imagecodecs.jpegxl_encode(wide, lossless=True))
+    return [
+        (uid + "4.90", j2k, j2k.index(b"\xff\x51") + 6, struct.pack(">2I", 20_000, 20_000)),
+        (uid + "4.201", ht, ht.index(b"\xff\x51") + 6, struct.pack(">2I", 20_000, 20_000)),
+        (uid + "4.70", jpeg, jpeg.index(b"\xff\xc3") + 5, struct.pack(">2H", 20_000, 20_000)),
+        (uid + "4.80", jls, jls.index(b"\xff\xf7") + 5, struct.pack(">2H", 20_000, 20_000)),
+        (JPEG_XL_LOSSLESS, xl, 2, (0b0_11 << 1 | (1 << 28) << 3).to_bytes(5, "little")),
+    ]
+
+
+@pytest.mark.parametrize(("syntax", "stream", "at", "size"), streams(), ids=lambda v: v if isinstance(v, str) else "")
+def test_a_stream_larger_than_its_header_costs_nothing(fresh_child, tmp_path, syntax, stream, at, size):
+    plain = fresh_child.render(instance(tmp_path / "n.dcm"))
+    before = peak_bytes(fresh_child.pid)
+    assert fresh_child.render(coded(tmp_path / "s.dcm", stream, syntax)).png == plain.png
+    forged = stream[:at] + size + stream[at + len(size) :]
+    with pytest.raises(InvalidInstance) as told:
+        fresh_child.render(coded(tmp_path / "f.dcm", forged, syntax))
+    assert told.value.facts["cause"] == "decoder"
+    whole = (tmp_path / "s.dcm").read_bytes()
+    (tmp_path / "c.dcm").write_bytes(whole[: -len(stream) // 2])
+    with pytest.raises(InvalidInstance):
+        fresh_child.render(tmp_path / "c.dcm")
+    assert peak_bytes(fresh_child.pid) < before + 32 * 1024**2
+    assert fresh_child.render(tmp_path / "n.dcm").png == plain.png
+
+
+def test_frames_that_inflate_too_far_and_fragments_without_end_are_refused(fresh_child, tmp_path):
+    packer = zlib.compressobj(9, wbits=-15)
+    bomb = b"".join(packer.compress(bytes(1 << 20)) for _ in range(400)) + packer.flush()
+    endless = coded(tmp_path / "e.dcm", b"xx", RLELossless)
+    with endless.open("r+b") as out:
+        out.seek(-8, os.SEEK_END)  # over the delimiter
+        out.write(b"\xfe\xff\x00\xe0\0\0\0\0" * 1_500_000)
+    began = time.monotonic()
+    for path in (coded(tmp_path / "b.dcm", bomb, DEFLATED_FRAME), endless):
+        with pytest.raises(InvalidInstance) as told:
+            fresh_child.render(path)
+        assert told.value.facts["cause"] == "decoder"
+    assert peak_bytes(fresh_child.pid) < 400 * 1024**2
+    assert time.monotonic() - began < 20
+    fresh_child.render(instance(tmp_path / "n.dcm"))
+
+
+def test_any_window_and_frame_of_a_film_without_an_offset_table(child, tmp_path):
+    packed = [zlib.compress(np.roll(RAMP, n, axis=0).tobytes(), wbits=-15) for n in range(7)]
+    path = coded(tmp_path / "film.dcm", b"xx", DEFLATED_FRAME, NumberOfFrames=7)
+    head = path.read_bytes()
+    whole = head[: head.rindex(b"\xe0\x7f\x10\x00") + 12] + encapsulate(packed, has_bot=False)
+    path.write_bytes(whole)
+    for frame in (6, 0, 3):
+        plain = instance(tmp_path / f"{frame}.dcm", np.roll(RAMP, frame, axis=0))
+        for window in (None, (500, 300)):
+            assert child.render(path, frame=frame, window=window).png == child.render(plain, window=window).png
 
 
 def test_what_nothing_decodes_is_refused_by_its_name(child, tmp_path):
