@@ -7,6 +7,7 @@ Knows options, what is printed, and that opening a study is an event. Does not k
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -184,6 +185,7 @@ def _told(protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> 
             {
                 "sop_instance_uid": chosen.instance.header.sop_instance_uid,
                 "frame": chosen.frame + 1,
+                "sha256": hashlib.sha256(picture.png).hexdigest(),
                 "height": picture.height,
                 "width": picture.width,
                 "caption": chosen.caption,
