@@ -58,7 +58,9 @@ def select(
     kept, omitted = sift(protocol, sorted(instances, key=order), site)
     slides = slides_of([i for i in kept if i.header.sop_class_uid == WHOLE_SLIDE], eyes)
     units = _kept_turns(units_of([i for i in kept if i.header.sop_class_uid != WHOLE_SLIDE], eyes), omitted)
-    claimants = _cast(protocol, units, _named(kept, beside, eyes) if protocol.pictures.key_objects else {}, omitted)
+    claimants = _cast(
+        protocol, units, _named(kept, beside, eyes) if protocol.pictures.key_objects else frozenset(), omitted
+    )
     chosen, budget = [], protocol.pictures.max
     for number, slide in enumerate(slides):
         count = (budget + len(slides) - 1 - number) // (len(slides) - number) if len(slides) > number else 0
@@ -107,7 +109,7 @@ def _kept_turns(units: Sequence[Unit], omitted: list[Omitted]) -> list[Unit]:
 
 
 def _cast(
-    protocol: Protocol, units: Sequence[Unit], named: Mapping[tuple[str, int], bool], omitted: list[Omitted]
+    protocol: Protocol, units: Sequence[Unit], named: frozenset[tuple[str, int]], omitted: list[Omitted]
 ) -> list[Claimant]:
     """The units that may be shown, in order of importance, each under the first role that accepts it."""
     claimants: list[Claimant] = []
@@ -159,12 +161,10 @@ def _windows(protocol: Protocol, role: Role | None, unit: Unit) -> tuple[str | N
     return fitting if fitting and unit.header.samples_per_pixel <= 1 else (None,)
 
 
-def _named(
-    kept: Sequence[StoredInstance], beside: Sequence[StoredInstance], eyes: Eyes
-) -> Mapping[tuple[str, int], bool]:
+def _named(kept: Sequence[StoredInstance], beside: Sequence[StoredInstance], eyes: Eyes) -> frozenset[tuple[str, int]]:
     """Frames (our id, frame) that key object selections point at; a film or stack named as a whole is not pointed at."""
     known = {i.header.sop_instance_uid: i for i in kept}
-    found: dict[tuple[str, int], bool] = {}
+    found: set[tuple[str, int]] = set()
     for document in beside:
         if document.header.sop_class_uid != KEY_OBJECTS:
             continue
@@ -176,9 +176,9 @@ def _named(
             if instance is None:
                 continue
             whole = (0,) if instance.header.number_of_frames <= 1 else ()
-            for frame in frames or whole:
-                found[instance.instance_id, frame] = True
-    return found if len(found) < sum(max(1, i.header.number_of_frames) for i in kept) else {}
+            found |= {(instance.instance_id, frame) for frame in frames or whole}
+    points_at_all = len(found) >= sum(max(1, i.header.number_of_frames) for i in kept)
+    return frozenset() if points_at_all else frozenset(found)
 
 
 def _pictures(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, *, is_all: bool) -> Iterator[Chosen]:
