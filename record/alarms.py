@@ -252,7 +252,7 @@ ADVICE: Mapping[ReasonCode, str] = {
     ReasonCode.UNDECODABLE: "Its pixels cannot be decoded: have it sent again, or report it by hand.",
     ReasonCode.BLANK_PICTURE: "Its pictures are blank: look at the images, have them sent again, or report by hand.",
     ReasonCode.CHECKS_FAILED: "The draft did not pass the checks: a physician reports it by hand.",
-    ReasonCode.UNSUPPORTED: "This kind of object is not read: a physician reports it by hand.",
+    ReasonCode.UNSUPPORTED: "This kind of study is not read, or not by this model: a physician reports it by hand.",
     ReasonCode.ENGINE_REJECTED: "The engine refuses the prompt: see COUNTERSIGN_MODEL and the gpu worker's log, then read again.",
     ReasonCode.UNUSABLE_FINDINGS: "The model's answer was no report: read again, or report it by hand.",
     ReasonCode.TIMED_OUT: "The engine did not answer in time: see its load, then read again.",

@@ -175,7 +175,7 @@ class DecodingChild:
         path: Path,
         *,
         frame: int = 0,
-        window: str | Sequence[float] | None = None,
+        window: str | Sequence[str | float] | None = None,
         max_side: int | None = None,
         timeout_s: float = 60.0,
         more: Sequence[tuple[Path, int]] = (),
@@ -190,7 +190,8 @@ class DecodingChild:
         frame
             Counted from 0.
         window
-            Centre and width in modality values, a window's name, or None for the file's own.
+            Centre and width in modality values, a window's name (with the greatest value that it shows, of counts), or None
+            for the file's own.
         max_side
             Pixels of the longer side; larger pictures are reduced, smaller ones are left.
         more, columns
@@ -209,7 +210,7 @@ class DecodingChild:
             "op": "render",
             "path": str(path),
             "frame": frame,
-            "window": window if window is None or isinstance(window, str) else [float(v) for v in window],
+            "window": window if window is None or isinstance(window, str) else list(window),
             "max_side": max_side,
             "more": [[str(other), number] for other, number in more],
             "columns": columns,

@@ -20,6 +20,8 @@ from worker.protocols import Language, Protocol, Step, wording_of
 
 _ANSWER_S = 600.0
 _LOOK_S = 0.5
+LEAST_MASS = 0.1
+"""With less of the model's probability on yes and no together, it answered neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Said:
                 mass=completion.choice_mass,
             )
             for step, completion in self.calls
-            if step.kind == "ask"
+            if step.kind == "ask" and step not in self.unanswered
         )
 
 
@@ -100,17 +102,21 @@ def converse(
             unanswered.append(step)
             continue
         calls.append((step, completion))
+        if step.kind == "ask" and completion.choices and completion.choice_mass < LEAST_MASS:
+            unanswered.append(step)
         if step.kind != "ask":
             findings = f"{findings} {completion.text}".strip()
     return Said(language, tuple(calls), tuple(unanswered))
 
 
 def asking(completion: Completion, language: Language) -> str:
-    """Say how sure the model was of a yes: its own probability, which nothing has calibrated."""
+    """Say how a question of yes or no was answered: the model's own probability, which nothing has calibrated."""
+    if completion.choices and completion.choice_mass < LEAST_MASS:
+        return "neither yes nor no"
     probability = completion.choices.get(wording_of(language).yes)
     if probability is None:
-        return "the engine tells no probability"
-    return f"yes with {probability:.2f}, of {completion.choice_mass:.2f} on either answer"
+        return f"{completion.text} (the engine tells no probability)"
+    return f"{completion.text} (the model's own probability of yes: {probability:.2f})"
 
 
 def _await(answer: Answer, lost: threading.Event) -> Completion:

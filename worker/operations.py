@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,11 @@ def _window(asked: Any) -> Window | NamedWindow | None:
         return None
     if isinstance(asked, str):
         return named_window(asked)
-    center, width = (float(v) for v in asked)
-    return Window(center, max(width, 1.0), source="request")
+    first, second = asked
+    if isinstance(first, str):  # a span of values from 0, on which a whole series is shown
+        top = float(second)
+        return replace(named_window(first), center=top / 2, width=top, percentiles=None)
+    return Window(float(first), max(float(second), 1.0), source="request")
 
 
 OPERATIONS: Mapping[str, Callable[[Mapping[str, Any]], Answer]] = {

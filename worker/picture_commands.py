@@ -17,8 +17,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from record.errors import Abstained, NotFound
-from record.terminal import as_json, counted, example, one_transaction, print_indented, print_json, print_table, say
-from worker.protocol_commands import FILE, protocols, read_protocol, which_site
+from record.terminal import (
+    as_json,
+    counted,
+    example,
+    one_transaction,
+    print_indented,
+    print_json,
+    print_table,
+    printable,
+    say,
+)
+from worker.protocol_commands import protocols, read_protocol, which_site
 
 if TYPE_CHECKING:
     from record.pipes import Rendered
@@ -55,7 +65,7 @@ def pictures(study: str, protocol: str | None, sheet: Path | None, site: str | N
     chosen = _protocol(case, protocol)
     made, omitted = _shown(settings, case, chosen)
     if json:
-        print_json(_told(chosen, made, omitted))
+        print_json(_told(case, chosen, made, omitted))
     else:
         _print_pictures(chosen, made, omitted)
     _write_sheet(sheet, chosen, made)
@@ -69,14 +79,14 @@ def pictures(study: str, protocol: str | None, sheet: Path | None, site: str | N
         "countersign protocols try mine.yaml --study A2001 --sheet out.png",
     ),
 )
-@click.argument("file", type=FILE)
+@click.argument("protocol", metavar="FILE|NAME")
 @click.option("--study", required=True, metavar="ACCESSION|UID", help="A stored study.")
 @click.option("--language", type=click.Choice(["en", "es", "zh"]), help="Instead of the site's.")
 @click.option("--prompt-only", is_flag=True, help="Ask no model.")
 @sheet_file
 @which_site
 def try_protocol(
-    file: Path, study: str, language: str | None, sheet: Path | None, site: str | None, *, prompt_only: bool
+    protocol: str, study: str, language: str | None, sheet: Path | None, site: str | None, *, prompt_only: bool
 ) -> None:
     """Show the pictures, the prompt and the answer that a protocol would lead to, whether or not it is for such a study.
 
@@ -85,15 +95,17 @@ def try_protocol(
     from worker.conversation import spoken
     from worker.protocols import bind
 
-    _, tried = read_protocol(file)
     settings = _settings()
     case = _opened(settings, study, site)
+    tried = _protocol(case, protocol)
     if not any(tried.match.accepts(i.header, case.site) for i in case.instances):
         say(f"{tried.name} is not for this study by its match rule: nothing of it would be shown")
     made, omitted = _shown(settings, case, tried)
     _print_pictures(tried, made, omitted)
     _write_sheet(sheet, tried, made)
     said_in = spoken(tried, language or case.language)
+    if said_in != (language or case.language):
+        say(f"the protocol has no texts in {language or case.language}: it is asked in {said_in}")
     model = settings.model
     try:
         model = bind(tried, settings.model)
@@ -139,6 +151,8 @@ def _opened(settings: WorkerSettings, named: str, site: str | None) -> Case:
         ).first()
         if revision is None:
             raise NotFound("The study is still receiving: no revision of its images is frozen yet.")
+        if not revision.images:
+            raise NotFound("The study holds no image: there is nothing to be shown.")
         audit.write(
             session,
             "study_opened",
@@ -158,6 +172,8 @@ def _protocol(case: Case, named: str | None) -> Protocol:
         except Abstained as end:
             raise NotFound(end.message) from None
     of_site = next((one for one in case.protocols if one.name == named), None)
+    if of_site is None and not Path(named).exists():
+        raise NotFound(f"The site has no protocol of the name {printable(named)}, and there is no such file.")
     return of_site or read_protocol(Path(named))[1]
 
 
@@ -176,13 +192,23 @@ def _shown(settings: WorkerSettings, case: Case, protocol: Protocol) -> tuple[Ma
         room.close()
 
 
-def _told(protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _told(case: Case, protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> dict[str, Any]:
     from worker.provenance import rendering_of
+
+    headers = {one.instance_id: one.header for one in case.instances}
+
+    def left_out(one: dict[str, Any]) -> dict[str, Any]:
+        header = headers.get(str(one.get("instance_id", "")))
+        if header is None:
+            return one
+        numbers = {"series_number": header.series_number, "instance_number": header.instance_number}
+        return {**one, "sop_instance_uid": header.sop_instance_uid, **numbers}
 
     return {
         "protocol": {"name": protocol.name, "version": protocol.version, "digest": protocol.digest},
         "pictures": [
             {
+                "instance_id": chosen.instance.instance_id,
                 "sop_instance_uid": chosen.instance.header.sop_instance_uid,
                 "frame": chosen.frame + 1,
                 "sha256": hashlib.sha256(picture.png).hexdigest(),
@@ -194,14 +220,17 @@ def _told(protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> 
             }
             for chosen, picture in made
         ],
-        "omitted": list(omitted),
+        "omitted": [left_out(one) for one in omitted],
     }
 
 
 def _print_pictures(protocol: Protocol, made: Made, omitted: Sequence[dict[str, Any]]) -> None:
     say(f"protocol {protocol.name} version {protocol.version}: {counted(len(made), 'picture', 'pictures')}")
+    if not made:
+        return
     rows = [(number, f"{p.width}×{p.height}", chosen.caption) for number, (chosen, p) in enumerate(made, start=1)]
-    print_table(("PICTURE", "SIZE", "CAPTION"), rows, [[chosen.reason] for chosen, _ in made])
+    below = [[chosen.reason, *(["it is blank"] if picture.blank else [])] for chosen, picture in made]
+    print_table(("PICTURE", "SIZE", "CAPTION"), rows, below)
     left = Counter(str(one["reason"]) for one in omitted if "instance_id" in one)
     if left:
         click.echo()
@@ -250,9 +279,7 @@ def _converse(
     with _engine(settings, model) as engine:
         said = converse(protocol, context, shown, engine, threading.Event(), language=language, alone=False)
     for step, completion in said.calls:
-        answer = completion.text
-        if step.kind == "ask":
-            answer += f"  ({asking(completion, language)})"
+        answer = asking(completion, language) if step.kind == "ask" else completion.text
         _print_step(step.name, [completion.rendered_prompt], answer)
 
 
@@ -270,8 +297,6 @@ def _engine(settings: WorkerSettings, model: str) -> Iterator[Any]:
 
 
 def _print_step(name: str, prompt: Sequence[str], answer: str | None) -> None:
-    from record.terminal import printable
-
     click.echo(f"\n--- {name}")
     for text in prompt:
         for line in text.splitlines():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from record.orientation import turned
@@ -20,6 +20,7 @@ from worker.engines import Completion, Engine
 from worker.prompting import ReadingContext
 from worker.protocols import Protocol
 from worker.selection import Chosen
+from worker.windows import WINDOWS
 
 
 def rendering_of(chosen: Chosen, picture: Rendered) -> dict[str, Any]:
@@ -39,6 +40,25 @@ def rendering_of(chosen: Chosen, picture: Rendered) -> dict[str, Any]:
     if chosen.state:
         told["state"] = chosen.state.header.sop_instance_uid
     return told
+
+
+def as_shown(chosen: Chosen, picture: Rendered) -> tuple[Chosen, Rendered]:
+    """Return what was chosen as it was really shown: where a window did not fit the values, by what took its place."""
+    voi = picture.transform.get("voi")
+    asked = voi.get("instead_of") if isinstance(voi, dict) else None
+    if not asked or chosen.window is None:
+        return chosen, picture
+    shown = str(voi["source"]).removeprefix("named:") if isinstance(voi, dict) else ""
+    window = shown if shown in WINDOWS else None
+    caption = chosen.caption.removesuffix(f", {WINDOWS[chosen.window].words}")
+    caption = f"{caption}, {WINDOWS[window].words}" if window else caption
+    return replace(chosen, window=window, caption=caption), picture
+
+
+def top_of_counts(picture: Rendered) -> float | None:
+    """Return the count that is shown black, where counts are shown."""
+    voi = picture.transform.get("voi")
+    return float(voi["high"]) if isinstance(voi, dict) and voi["source"] == "named:counts" and "high" in voi else None
 
 
 def edges_of(chosen: Chosen, picture: Rendered) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ from worker.engines import Engine, Picture
 from worker.findings import parse_steps, to_body
 from worker.prompting import ReadingContext, context_of
 from worker.protocols import Protocol, admit, bind, match_or_abstain, patient_age
-from worker.provenance import edges_of, provenance_of, rendering_of, step_of
+from worker.provenance import as_shown, edges_of, provenance_of, rendering_of, step_of, top_of_counts
 from worker.seeing import ChildEyes
 from worker.selection import Chosen, Selection
 from worker.selection import select as select_frames
@@ -115,8 +115,8 @@ class PreparingRoom:
             omitted = _told_omitted(selection, unreadable)
             try:
                 _admit(protocol, selection)
-                rendered = [eyes.render(chosen, protocol.pictures.max_side) for chosen in selection.chosen]
-                gate_pictures(protocol, rendered, expected=len(selection.chosen))
+                made = _made(selection.chosen, eyes, protocol.pictures.max_side)
+                gate_pictures(protocol, [picture for _, picture in made], expected=len(selection.chosen))
             except InvalidInstance as error:
                 bad = str(error.facts.get("instance_id", ""))
                 if _is_spare(bad, left) and len(unreadable) < _MOST_UNREADABLE:
@@ -127,7 +127,7 @@ class PreparingRoom:
             except Abstained as end:
                 end.facts |= {"omitted": list(omitted), "protocol": protocol.name}
                 raise
-            return list(zip(selection.chosen, rendered, strict=True)), omitted
+            return made, omitted
 
     def close(self) -> None:
         """End the child."""
@@ -146,6 +146,22 @@ class PreparingRoom:
             reason=chosen.reason,
             rendering=rendering_of(chosen, picture),
         )
+
+
+def _made(chosen: Sequence[Chosen], eyes: ChildEyes, max_side: int) -> list[tuple[Chosen, Rendered]]:
+    """Render, and say of each picture what it came to be; counts of one series are shown on one scale."""
+    made = [as_shown(one, eyes.render(one, max_side)) for one in chosen]
+    tops: dict[str, float] = {}
+    for one, picture in made:
+        if (top := top_of_counts(picture)) is not None:
+            series = one.instance.header.series_instance_uid
+            tops[series] = max(top, tops.get(series, 0.0))
+    for number, (one, picture) in enumerate(made):
+        top = tops.get(one.instance.header.series_instance_uid)
+        if top and top_of_counts(picture) not in {None, top} and not one.more:
+            scaled = replace(one, top=top)
+            made[number] = (scaled, eyes.render(scaled, max_side))
+    return made
 
 
 def _halt(lost: threading.Event) -> None:

@@ -280,7 +280,7 @@ def _resolved(
     assert view.center is not None  # noqa: S101  a named window has one or the other
     assert view.width is not None  # noqa: S101
     return (
-        Window(view.center, view.width, "LINEAR_EXACT" if view.unit == "SUV" else "LINEAR", noted["source"]),
+        Window(view.center, view.width, "LINEAR" if view.unit == "HU" else "LINEAR_EXACT", noted["source"]),
         noted,
         values,
     )

@@ -91,7 +91,7 @@ class ChildEyes:
                 return self._child.render(
                     self._path(held, chosen.instance),
                     frame=chosen.frame,
-                    window=chosen.window,
+                    window=chosen.window if chosen.top is None else [chosen.window or "counts", chosen.top],
                     max_side=max_side,
                     timeout_s=self._timeout_s,
                     more=more,

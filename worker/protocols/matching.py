@@ -94,8 +94,11 @@ def admit(protocol: Protocol, patient_age: str) -> None:
     if least is None and most is None:
         return
     age = age_y(patient_age)
-    if age is None or (least is not None and age < least) or (most is not None and age > most):
-        message = "The protocol is not for patients of this age, or the age is not known."
+    if age is None:
+        message = "The protocol is for some ages alone, and the patient's is not known."
+        raise Abstained(ReasonCode.UNSUPPORTED, message, protocol=protocol.name)
+    if (least is not None and age < least) or (most is not None and age > most):
+        message = "The protocol is not for patients of this age."
         raise Abstained(ReasonCode.UNSUPPORTED, message, protocol=protocol.name)
 
 

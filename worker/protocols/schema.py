@@ -153,6 +153,18 @@ class Step(Strict):
         return frozenset(name for t in texts for _, name, _, _ in string.Formatter().parse(t) if name is not None)
 
 
+def _require_span(least: float | None, most: float | None) -> None:
+    """Refuse ages that nobody has.
+
+    Raises
+    ------
+    ValueError
+        Below zero, or the greatest below the least.
+    """
+    if any(age is not None and age < 0 for age in (least, most)) or (least or 0) > (most if most is not None else 999):
+        raise ValueError("nobody is of an age from min_age_y to max_age_y")
+
+
 class Gate(Strict):
     """When a study is *not analysed* under this protocol."""
 
@@ -170,6 +182,11 @@ class Gate(Strict):
     """With more blank pictures than this the reading abstains."""
     abstain_on: tuple[str, ...] = ()
     """Checks of which one flag ends the reading."""
+
+    @model_validator(mode="after")
+    def _some_age(self) -> Self:
+        _require_span(self.min_age_y, self.max_age_y)
+        return self
 
 
 class Protocol(Strict):
@@ -211,14 +228,22 @@ class Protocol(Strict):
         if untold := told - {*self.context}:
             raise ValueError("a text uses what context does not list: " + ", ".join(sorted(untold)))
         if not self.languages:
-            raise ValueError("no language has all the texts: " + ", ".join(get_args(Language)))
+            lacking = "; ".join(
+                f"{language} lacks {', '.join(self._lacking(language))}" for language in get_args(Language)
+            )
+            raise ValueError(f"no language has all the texts: {lacking}")
         return self
 
     @property
     def languages(self) -> tuple[Language, ...]:
         """The languages a draft can be asked for in: every text is there, the protocol's own or ours."""
-        own = [w for w in (self.look_for, *(getattr(s, k) for s in self.steps for k in _TEXTS)) if w]
-        return tuple(language for language in get_args(Language) if all(language in words for words in own))
+        return tuple(language for language in get_args(Language) if not self._lacking(language))
+
+    def _lacking(self, language: Language) -> list[str]:
+        """The places of texts of its own that a language has not."""
+        own = {"look_for": self.look_for}
+        own |= {f"steps.{step.name}.{key}": getattr(step, key) for step in self.steps for key in _TEXTS}
+        return [place for place, words in own.items() if words and language not in words]
 
     @functools.cached_property
     def digest(self) -> str:
@@ -270,7 +295,7 @@ class _NoAliases(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("anchors are not taken")
+            raise yaml.composer.ComposerError(None, None, "anchors are not taken", parent and parent.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:

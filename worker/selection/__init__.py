@@ -280,10 +280,10 @@ def _why(claimant: Claimant, place: int, count: int, protocol: Protocol, *, is_a
     if total == 1:
         if unit.kind == "slice":
             return "the only frame of its kind"
-        if is_all:
-            return "no image of the study was left out"
         if claimant.role:
             return f"plays the role {claimant.role.name} of the protocol"
+        if is_all:
+            return "no image of the study was left out"
         return "one of the chosen images, frontal views first"
     kind, number = unit.kind, place + 1
     if place == unit.representative and count < total:

@@ -31,6 +31,8 @@ class Chosen:
         The part of a whole slide's level that is shown.
     state
         The presentation state that is applied.
+    top
+        The count that is shown black, where counts of a series are shown on one scale.
     """
 
     instance: StoredInstance
@@ -43,6 +45,7 @@ class Chosen:
     columns: int = 1
     region: Region | None = None
     state: StoredInstance | None = None
+    top: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
