@@ -117,7 +117,16 @@ UNSEEN = {
 """Sentences of those modules that no page shows."""
 CAPTIONS = {
     *("view {}", "right", "left", "both sides", "slice {} of {}", "frame {} of {}", "image"),
-    *("axial", "coronal", "sagittal", "oblique", "time point {} of {}", "montage of slices {} of {}"),
+    *(
+        "axial",
+        "coronal",
+        "sagittal",
+        "oblique",
+        "series {}",
+        "film {}",
+        "time point {} of {}",
+        "montage of slices {} of {}",
+    ),
     *("whole slide", "overview", "overview at about {}×", "detail at about {}×"),
     "{} % from the left and {} % from the top of the slide",
     *(window.words for window in WINDOWS.values()),

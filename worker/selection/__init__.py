@@ -80,8 +80,9 @@ def select(
     is_all = (
         not omitted and all(granted == claimant.frames for claimant, granted in shown) and len(shown) == len(claimants)
     )
-    for claimant, granted in shown:
-        chosen += _pictures(protocol, claimant, granted, eyes, is_all=is_all)
+    numbers = _numbers([claimant.unit for claimant, _ in shown])
+    for (claimant, granted), which in zip(shown, numbers, strict=True):
+        chosen += _pictures(protocol, claimant, granted, eyes, which=which, is_all=is_all)
     taken = {i.instance_id for c in chosen for i in (c.instance, *(other for other, _ in c.more))}
     for claimant in claimants:
         left = dict.fromkeys(spot.instance.instance_id for spot in claimant.unit.spots)
@@ -181,11 +182,28 @@ def _named(kept: Sequence[StoredInstance], beside: Sequence[StoredInstance], eye
     return frozenset() if points_at_all else frozenset(found)
 
 
-def _pictures(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, *, is_all: bool) -> Iterator[Chosen]:
+def _numbers(units: Sequence[Unit]) -> list[int]:
+    """Tell apart what a caption would not: each stack's number among those of its plane, each film's among the films.
+
+    0 where there is only one, and for single images; time points of one series share a number.
+    """
+    alike: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
+    found = []
+    for unit in units:
+        own = unit.header.series_instance_uid if unit.kind == "slice" else unit.spots[0].instance.instance_id
+        group = alike[unit.kind, unit.plane] if len(unit.spots) > 1 else alike["", ""]
+        found.append((group, group.setdefault(own, len(group) + 1)))
+    single = alike["", ""]
+    return [number if len(group) > 1 and group is not single else 0 for group, number in found]
+
+
+def _pictures(
+    protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, *, which: int, is_all: bool
+) -> Iterator[Chosen]:
     unit, pictures = claimant.unit, protocol.pictures
     role = _told_role(claimant.role)
     if pictures.montage and unit.kind == "slice" and len(unit.spots) > 1:
-        yield from _montages(protocol, claimant, granted, eyes, role)
+        yield from _montages(protocol, claimant, granted, eyes, role, which)
         return
     places = _places(protocol, claimant, granted, eyes)
     for place in places:
@@ -195,7 +213,7 @@ def _pictures(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, 
                 instance=spot.instance,
                 frame=spot.frame,
                 window=window,
-                caption=caption(unit, place, window, role=role),
+                caption=caption(unit, place, window, role=role, which=which),
                 reason=_why(claimant, place, len(places), protocol, is_all=is_all),
                 edges=unit.edges,
             )
@@ -206,7 +224,9 @@ def _told_role(role: Role | None) -> str:
     return role.name if role and not role.views and not role.planes else ""
 
 
-def _montages(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, role: str) -> Iterator[Chosen]:
+def _montages(
+    protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, role: str, which: int
+) -> Iterator[Chosen]:
     montage, unit = protocol.pictures.montage, claimant.unit
     assert montage is not None  # noqa: S101  the caller saw it
     size = claimant.per
@@ -220,7 +240,7 @@ def _montages(protocol: Protocol, claimant: Claimant, granted: int, eyes: Eyes, 
                 instance=spots[0].instance,
                 frame=spots[0].frame,
                 window=window,
-                caption=caption(unit, part[0], window, role=role, slices=tuple(p + 1 for p in part)),
+                caption=caption(unit, part[0], window, role=role, which=which, slices=tuple(p + 1 for p in part)),
                 reason=_why_montage(unit, len(places)),
                 edges=unit.edges,
                 more=tuple((spot.instance, spot.frame) for spot in spots[1:]),

@@ -14,12 +14,20 @@ from worker.windows import WINDOWS
 _SIDES = {"R": "right", "L": "left", "B": "both sides"}
 
 
-def caption(unit: Unit, place: int, window: str | None, *, role: str = "", slices: tuple[int, ...] = ()) -> str:
-    """Return the caption of a frame, or of a montage of several `slices` (counted from 1); its parts hold no comma."""
-    return ", ".join(_parts(unit, place, window, role, slices))
+def caption(
+    unit: Unit, place: int, window: str | None, *, role: str = "", which: int = 0, slices: tuple[int, ...] = ()
+) -> str:
+    """Return the caption of a frame, or of a montage of several `slices` (counted from 1); its parts hold no comma.
+
+    Parameters
+    ----------
+    which
+        The unit's number among the stacks or films that are shown, where there is more than one.
+    """
+    return ", ".join(_parts(unit, place, window, role, which, slices))
 
 
-def _parts(unit: Unit, place: int, window: str | None, role: str, slices: tuple[int, ...]) -> Iterator[str]:
+def _parts(unit: Unit, place: int, window: str | None, role: str, which: int, slices: tuple[int, ...]) -> Iterator[str]:
     header = unit.header
     yield header.modality if is_code(header.modality) else "image"
     view = view_of(header)
@@ -31,6 +39,8 @@ def _parts(unit: Unit, place: int, window: str | None, role: str, slices: tuple[
         yield unit.plane
     if role:
         yield role.replace("_", " ")
+    if which:
+        yield f"series {which}" if unit.kind == "slice" else f"film {which}"
     if unit.turns > 1:
         yield f"time point {unit.turn} of {unit.turns}"
     total = len(unit.spots)
