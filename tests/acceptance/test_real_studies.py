@@ -36,7 +36,7 @@ STUDIES = {
     "us/examples_ybr_color.dcm": ("done", None),
     "us/color-px.dcm": ("done", None),
     "us/I_000007.dcm": ("done", None),
-    "nm_sm_vl/sm_image.dcm": ("abstained", "no_protocol"),
+    "nm_sm_vl/sm_image.dcm": ("done", None),
     "nonimage/test-SR.dcm": ("skipped", "no_images"),
     "broken/JPEG2000-embedded-sequence-delimiter.dcm": ("abstained", "undecodable"),
 }
