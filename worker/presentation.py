@@ -95,7 +95,7 @@ def presentation_of(
     changed = replace(
         attributes,
         voi_luts=luts,
-        windows=windows or (() if luts else (_identity(attributes),)),
+        windows=windows,
         presentation_lut_shape=str(state.get("PresentationLUTShape") or "IDENTITY").upper(),
         presentation_lut=next(iter(tables_of(state.get("PresentationLUTSequence"), signed=False)), None),
     )
@@ -103,6 +103,8 @@ def presentation_of(
         changed = replace(changed, modality_lut=tables[0])
     elif _rescale(state):
         changed = replace(changed, rescale=rescale, modality_lut=None)
+    if not luts and not windows:
+        changed = replace(changed, windows=(_identity(changed),))
     hidden, shade = _shutter(state, shape)
     rotation = state.get("ImageRotation")
     return Presentation(
@@ -139,7 +141,9 @@ def _identity(attributes: FrameAttributes) -> Window:
     """The whole range that the stored samples can have, as modality values (PS3.4 N.2.2: no VOI LUT is an identity)."""
     low = -(1 << (attributes.bits_stored - 1)) if attributes.signed else 0
     ends: list[float] = [low, low + (1 << attributes.bits_stored) - 1]
-    if attributes.rescale is not None:
+    if attributes.modality_lut is not None:
+        ends = [float(attributes.modality_lut.entries.min()), float(attributes.modality_lut.entries.max())]
+    elif attributes.rescale is not None:
         slope, intercept = attributes.rescale
         ends = sorted(end * slope + intercept for end in ends)
     return Window((ends[0] + ends[1]) / 2, max(ends[1] - ends[0], 1.0), "LINEAR_EXACT", source="state:identity")
@@ -156,7 +160,8 @@ def _area(
     rows, columns = shape
     left, right = sorted((min(max(left - 1, 0), columns - 1), min(max(right, 1), columns)))
     top, bottom = sorted((min(max(top - 1, 0), rows - 1), min(max(bottom, 1), rows)))
-    return (left, top, right, bottom) if (left, top, right, bottom) != (0, 0, columns, rows) else None
+    is_part = left < right and top < bottom and (left, top, right, bottom) != (0, 0, columns, rows)
+    return (left, top, right, bottom) if is_part else None
 
 
 def _shutter(state: Dataset, shape: tuple[int, int]) -> tuple[NDArray[np.bool_] | None, int]:
@@ -190,4 +195,4 @@ def _shutter(state: Dataset, shape: tuple[int, int]) -> tuple[NDArray[np.bool_] 
         ImageDraw.Draw(mask).polygon([(flat[n + 1], flat[n]) for n in range(0, len(flat) - 1, 2)], fill=1, outline=1)
         hidden |= ~np.asarray(mask)
     value = state.get("ShutterPresentationValue")
-    return (hidden if hidden.any() else None), (int(value) >> 8 if value is not None else 0) & 0xFF
+    return (hidden if hidden.any() and not hidden.all() else None), (int(value) >> 8 if value is not None else 0) & 0xFF

@@ -24,11 +24,45 @@ MAX_PRIOR_CHARACTERS = 2000
 MAX_FINDINGS_CHARACTERS = 4000
 _SPECIAL = re.compile(r"[<>{}\[\]|`#\\▁]+")
 """What control tokens, placeholders and our own delimiters are made of: <|im_start|>, </s>, [INST], <image>, >>>."""
-_ROLES = re.compile(r"\b(system|user|assistant|human|gpt|model|instruction|response)\s*:", re.IGNORECASE)
+_ROLES = re.compile(
+    r"(?:\b(system|user|assistant|human|gpt|model|instruction|response)|(系统|用户|助手|指令))\s*:", re.IGNORECASE
+)
 _NOT_CODE = re.compile(r"[^A-Za-z0-9 /,.+-]+")
 _NAME_PART = re.compile(r"[\^=\s,.]+")
-_DATES = re.compile(r"\b(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|(?:19|20)\d{6})\b")
-_LEAST_NAME = 2
+_MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|ene|abr|ago|dic"
+_DATES = re.compile(
+    r"(?<!\d)(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}|(?:19|20)\d{6})(?!\d)"
+    rf"|(?<!\d)\d{{1,2}}[\s.-]*(?:de\s+)?(?:{_MONTHS})[a-z]*\.?[\s.-]*(?:de\s+)?\d{{4}}(?!\d)"
+    r"|\d{4}\s*年\s*\d{1,2}\s*月(?:\s*\d{1,2}\s*日)?",
+    re.IGNORECASE,
+)
+_LEAST_NAME, _LEAST_NUMBER = 2, 3
+_PARTICLES = frozenset(
+    {
+        "de",
+        "la",
+        "las",
+        "los",
+        "del",
+        "van",
+        "von",
+        "der",
+        "den",
+        "di",
+        "da",
+        "dos",
+        "das",
+        "le",
+        "el",
+        "al",
+        "bin",
+        "mr",
+        "mrs",
+        "dr",
+    }
+    | {"left", "right"}
+)
+"""Parts of names that are words of every text: taken out, they would take meaning with them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +131,9 @@ def context_of(
     return ReadingContext(
         patient_age=patient_age(first),
         patient_sex=first.patient_sex,
-        modality=first.modality,
-        body_part=first.body_part_examined,
-        views=tuple(dict.fromkeys(view for h in headers if (view := view_of(h)))),
+        modality=without_identity(first.modality, first),
+        body_part=without_identity(first.body_part_examined, first),
+        views=tuple(dict.fromkeys(view for h in headers if (view := without_identity(view_of(h), h)))),
         laterality=next(iter(sides)) if len(sides) == 1 and sides <= {"R", "L"} else "",
         contrast=any(h.contrast_bolus_agent.strip() for h in headers),
         indication=without_identity(wanted, first),
@@ -168,7 +202,7 @@ def clean(text: str, cap: int) -> str:
     """Make text from outside fit for a prompt: one line, no control tokens or role markers, at most `cap` characters."""
     plain = unicodedata.normalize("NFKC", text[: 4 * cap])  # look-alikes become what they look like
     spaced = "".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in plain)
-    unmarked = _ROLES.sub(r"\1 ", _SPECIAL.sub(" ", spaced))
+    unmarked = _ROLES.sub(r"\1\2 ", _SPECIAL.sub(" ", spaced))
     return " ".join(unmarked.split())[:cap].strip()
 
 
@@ -177,20 +211,38 @@ def code(text: str) -> str:
     return " ".join(_NOT_CODE.sub(" ", clean(text, MAX_CODE_CHARACTERS)).split())
 
 
-def without_identity(text: str, header: InstanceHeader) -> str:
+def without_identity(text: str, *headers: InstanceHeader) -> str:
     """Take out what names the patient or a physician: their names' parts, numbers of theirs, and dates.
 
-    What a header does not hold itself (a relative's name, an address) cannot be known here.
+    Compared without accents, case and look-alikes. Particles of names and single ideographs stay, which are words of every
+    text. What a header does not hold itself (a relative's name, an address) cannot be known here.
     """
-    people = (header.patient_name, header.referring_physician_name)
-    numbers = (header.patient_id, header.accession_number, header.patient_birth_date)
-    parts = {
-        part for name in people for part in _NAME_PART.split(name) if len(part) >= _LEAST_NAME or not part.isascii()
-    }
-    for part in sorted(parts | {n.strip() for n in numbers if len(n.strip()) >= _LEAST_NAME}, key=len, reverse=True):
-        edge = r"\b" if part.isascii() and part.isalnum() else ""
-        text = re.sub(edge + re.escape(part) + edge, " ", text, flags=re.IGNORECASE)
+    text = unicodedata.normalize("NFKC", text)
+    for part in sorted({part for header in headers for part in _identity(header)}, key=len, reverse=True):
+        edges = (r"(?<![^\W_])", r"(?![^\W_])") if part.isascii() else ("", "")
+        found = re.finditer(edges[0] + re.escape(part) + edges[1], _alike(text))
+        for match in reversed(list(found)):
+            text = f"{text[: match.start()]} {text[match.end() :]}"
     return " ".join(_DATES.sub(" ", text).split())
+
+
+def _identity(header: InstanceHeader) -> Iterator[str]:
+    """What is looked for, as it is compared: the parts of names, and numbers as they are written and without their marks."""
+    for name in (header.patient_name, header.referring_physician_name):
+        for part in map(_alike, _NAME_PART.split(unicodedata.normalize("NFKC", name))):
+            if len(part) >= _LEAST_NAME and part not in _PARTICLES:
+                yield part
+        whole = _alike("".join(_NAME_PART.split(name.split("=")[-1])))
+        if not whole.isascii() and len(whole) >= _LEAST_NAME:
+            yield whole
+    for number in (header.patient_id, header.accession_number, header.patient_birth_date):
+        plain = _alike(unicodedata.normalize("NFKC", number.strip()))
+        yield from {n for n in (plain, "".join(filter(str.isalnum, plain))) if len(n) >= _LEAST_NUMBER}
+
+
+def _alike(text: str) -> str:
+    """The text in small letters without accents, each character in its place."""
+    return "".join((unicodedata.normalize("NFKD", c)[:1].casefold() or c)[:1] for c in text)
 
 
 def age_words(age: str, wording: Wording) -> str:

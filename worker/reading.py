@@ -33,13 +33,13 @@ from worker.checks import check, gate_pictures
 from worker.conversation import converse, spoken
 from worker.engines import Engine, Picture
 from worker.findings import parse_steps, to_body
+from worker.kinds import SECTIONS
 from worker.prompting import ReadingContext, context_of
 from worker.protocols import Protocol, admit, bind, match_or_abstain, patient_age
 from worker.provenance import as_shown, edges_of, provenance_of, rendering_of, step_of, top_of_counts
 from worker.seeing import ChildEyes
 from worker.selection import Chosen, Selection
 from worker.selection import select as select_frames
-from worker.selection.units import SECTIONS
 
 _MOST_UNREADABLE = 16
 """Slices that may be left out of a reading because they cannot be decoded."""
@@ -116,7 +116,7 @@ class PreparingRoom:
             try:
                 _admit(protocol, selection)
                 made = _made(selection.chosen, eyes, protocol.pictures.max_side)
-                gate_pictures(protocol, [picture for _, picture in made], expected=len(selection.chosen))
+                gate_pictures(protocol, [picture for _, picture in made], expected=len(made))
             except InvalidInstance as error:
                 bad = str(error.facts.get("instance_id", ""))
                 if _is_spare(bad, left) and len(unreadable) < _MOST_UNREADABLE:
@@ -150,7 +150,11 @@ class PreparingRoom:
 
 def _made(chosen: Sequence[Chosen], eyes: ChildEyes, max_side: int) -> list[tuple[Chosen, Rendered]]:
     """Render, and say of each picture what it came to be; counts of one series are shown on one scale."""
-    made = [as_shown(one, eyes.render(one, max_side)) for one in chosen]
+    made: list[tuple[Chosen, Rendered]] = []
+    for one in chosen:
+        shown, picture = as_shown(one, eyes.render(one, max_side))
+        if not any(_is_again(shown, picture, *other) for other in made):
+            made.append((shown, picture))
     tops: dict[str, float] = {}
     for one, picture in made:
         if (top := top_of_counts(picture)) is not None:
@@ -162,6 +166,12 @@ def _made(chosen: Sequence[Chosen], eyes: ChildEyes, max_side: int) -> list[tupl
             scaled = replace(one, top=top)
             made[number] = (scaled, eyes.render(scaled, max_side))
     return made
+
+
+def _is_again(one: Chosen, picture: Rendered, other: Chosen, shown: Rendered) -> bool:
+    """Whether a frame looks the same through a second window: the windows did not fit its values."""
+    same = (one.instance.instance_id, one.frame) == (other.instance.instance_id, other.frame)
+    return same and one.window == other.window and picture.png == shown.png
 
 
 def _halt(lost: threading.Event) -> None:

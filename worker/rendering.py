@@ -295,7 +295,7 @@ def _voi(
     """Modality values to 0..1 (PS3.3 C.11.2); `counts` tells how often the picture really has each of the values."""
     if view is None:
         view = next(iter(attributes.sent), None)
-    if view is None and attributes.modality == "CT" and attributes.rescale is not None:
+    if view is None and attributes.hounsfield:
         view = _SOFT_TISSUE
     if isinstance(view, Lut):
         return np.clip(view(values) / (2.0**view.bits - 1), 0, 1), {"kind": "lut", "source": "file"}

@@ -100,8 +100,19 @@ class ChildEyes:
                     state=self._path(held, chosen.state) if chosen.state else None,
                 )
             except (InvalidInstance, UnsupportedInstance) as error:
-                error.facts.setdefault("instance_id", chosen.instance.instance_id)
+                error.facts.setdefault("instance_id", self._to_blame(chosen))
                 raise
+
+    def _to_blame(self, chosen: Chosen) -> str:
+        """Our id of the instance that cannot be shown: of a montage, the first that cannot be alone."""
+        parts = [(chosen.instance, chosen.frame), *chosen.more]
+        for instance, frame in parts if chosen.more else ():
+            with contextlib.ExitStack() as held:
+                try:
+                    self._child.render(self._path(held, instance), frame=frame, max_side=64, timeout_s=self._timeout_s)
+                except (InvalidInstance, UnsupportedInstance):
+                    return instance.instance_id
+        return chosen.instance.instance_id
 
     def _look(self, frames: Sequence[tuple[StoredInstance, int]], window: str | None) -> list[Look | None]:
         self._halt()

@@ -20,6 +20,8 @@ TAGS: tuple[str, ...] = (
     *("DimensionOrganizationType", "ImageType", "TotalPixelMatrixFocalPlanes", "NumberOfOpticalPaths"),
     *("DetectorVector", "TimeSlotVector", "SliceVector", "ImageOrientationPatient", "PatientOrientation"),
 )
+_LEAST_SPACING_MM, _MOST_SPACING_MM = 1e-5, 1.0
+"""Of a slide's pixels: what no scanner makes is a slip of the header."""
 MAX_SURVEYED = 20_000
 """Frames; what a longer film says of the others is not asked."""
 
@@ -130,7 +132,7 @@ def _level(ds: Dataset) -> dict[str, Any] | None:
     spacing = None
     for group in (ds.get("SharedFunctionalGroupsSequence") or [])[:1]:
         told = _said(group, "PixelMeasuresSequence", "PixelSpacing")
-        spacing = told[0] if told and told[0] > 0 else None
+        spacing = told[0] if told and _LEAST_SPACING_MM <= told[0] <= _MOST_SPACING_MM else None
     image_type = [str(value).upper() for value in ds.get("ImageType") or ()]
     return {
         "columns": columns,

@@ -38,6 +38,8 @@ _BY_WORD: Mapping[str, str] = {
     **dict.fromkeys(("RAO", "LAO", "RPO", "LPO", "OBL", "OBLICUA", "斜位"), "OBLIQUE"),
     **{side + view: view for side in "RL" for view in ("CC", "MLO", "ML", "LM", "XCCL")},
 }
+NAMES = frozenset(_BY_WORD.values())
+"""Every name that a view may have here."""
 _SIDES: Mapping[str, str] = {
     "RIGHT": "R",
     "LEFT": "L",

@@ -187,9 +187,14 @@ def test_missing_roles_and_the_patients_left_are_told():
         ("Seen by Dr. Miller for Anna-Lena Müller.", "Seen by Dr. Miller for - ."),
         ("MÜLLER, ANNA: pain", ", : pain"),
         ("id 4711, tel 555", "id , tel 555"),
+        ("Muller ANNA_LENA MU\u0308LLER", "_"),
+        ("Ｍüller, id ４７１１", ", id"),
+        ("born 4 March 1956, 4.Mar.1956, 1956年3月4日", "born , ,"),
+        ("pain on the left, de la mano", "pain on the left, de la mano"),
         ("mullerian duct", "mullerian duct"),
         ("since 12.03.2024 and 20240312", "since and"),
         ("王伟 咳嗽", "咳嗽"),
+        ("王先生，伟大", "王先生,伟大"),
     ],
 )
 def test_what_names_the_patient_is_taken_out_of_free_text(text, left):

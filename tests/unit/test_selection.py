@@ -575,3 +575,61 @@ def test_windows_of_a_role_take_the_place_of_the_modalitys():
     )
     assert [c.window for c in select(asked, slices(2)).chosen] == ["lung", "bone", "lung", "bone"]
     assert select(protocol("windows: {MR: [lung]}"), [instance("m", modality="MR")]).chosen[0].window is None
+
+
+def test_a_localizer_has_no_say_in_which_protocol_fits():
+    from worker.protocols import load_all, match
+
+    scout = instance("scout", image_type=("ORIGINAL", "PRIMARY", "LOCALIZER"), series_description="Abdomen topogram")
+    study = [*slices(5, series_description="Chest 5 mm"), scout]
+    assert match(load_all(), study).name == "ct-chest"
+    assert match(load_all(), [scout]) is not None, "alone it is what there is"
+
+
+def test_a_view_that_exists_only_for_processing_is_shown():
+    def view(name, side, intent):
+        return instance(
+            name,
+            modality="MG",
+            sop_class_uid=DX,
+            image_laterality=side,
+            view_position="CC",
+            presentation_intent_type=intent,
+        )
+
+    study = [view("r", "R", "FOR PRESENTATION"), view("raw", "R", "FOR PROCESSING"), view("l", "L", "FOR PROCESSING")]
+    selection = select(protocol(), study)
+    assert sorted(chosen(selection)) == ["l", "r"]
+    assert reasons(selection)["raw"].startswith("for processing")
+
+
+def test_a_roles_limit_holds_over_all_its_stacks():
+    asked = protocol("max: 12, roles: [{name: axial, planes: [axial], pictures: 4}]", more="")
+    study = [*slices(3), *slices(3, series="1.9")]
+    found = select(asked, study)
+    complete(found, study)
+    assert len(found.chosen) == 4
+    capped = protocol("max: 12, others: false, roles: [{name: axial, planes: [axial], pictures: 4}]")
+    assert len(select(capped, study).chosen) == 4
+
+
+def test_thousands_of_directions_are_no_quadratic_work():
+    rng = np.random.default_rng(0)
+
+    def place(n):
+        q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        return FramePlace((0.0, 0.0, float(n)), tuple(map(float, (*q[0], *q[1]))))
+
+    one = instance("e", modality="MR", sop_class_uid=MR_ENHANCED, number_of_frames=3000)
+    selection = select(protocol("max: 4"), [one], Table(surveys={"e": Survey(tuple(map(place, range(3000))))}))
+    assert len(selection.chosen) == 4
+
+
+def test_a_slide_without_spacing_is_not_given_a_magnification():
+    made = [level("base", 32768, None), level("low", 1024, None)]
+    tissue = np.ones((8, 8))
+    selection = select(
+        protocol("max: 2"), [i for i, _ in made], Table(surveys={i.instance_id: s for i, s in made}, tissue=tissue)
+    )
+    assert selection.chosen[0].caption == "whole slide, overview"
+    assert selection.chosen[1].caption.startswith("detail, ")

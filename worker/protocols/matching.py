@@ -14,6 +14,7 @@ from pathlib import Path
 from record.errors import Abstained
 from record.instances import InstanceHeader, StoredInstance
 from record.states import InstanceKind, ReasonCode
+from worker.kinds import is_own
 from worker.phantom import MODEL_DIR
 from worker.protocols.schema import Protocol, age_y, load
 
@@ -44,8 +45,12 @@ def with_own(shipped: Sequence[Protocol], own: Sequence[Protocol], hidden: Itera
 
 
 def match(protocols: Sequence[Protocol], instances: Sequence[StoredInstance], site: str = "") -> Protocol | None:
-    """Return the first protocol, in their order, that accepts an image of the study, or None."""
-    headers = [i.header for i in instances if i.header.kind is InstanceKind.IMAGE]
+    """Return the first protocol, in their order, that accepts an image of the study, or None.
+
+    Localizers, screen shots and labels have no say where the study has images of its own.
+    """
+    images = [i.header for i in instances if i.header.kind is InstanceKind.IMAGE]
+    headers = [header for header in images if is_own(header)] or images
     for protocol in ordered(protocols):
         if any(protocol.match.accepts(header, site) for header in headers):
             return protocol

@@ -134,6 +134,8 @@ class Step(Strict):
     def _whole(self) -> Self:
         if (self.kind == "ask") != bool(self.question):
             raise ValueError("a step of the kind ask has a question, and no other has one")
+        if any("{question}" in text for text in self.question.values()):
+            raise ValueError("a question cannot be filled with itself")
         if self.about and self.kind != "ask":
             raise ValueError("only a step of the kind ask is about something")
         return self
@@ -193,7 +195,7 @@ class Protocol(Strict):
     """One reading protocol. `digest` is the sha256 of its canonical content, texts of ours included."""
 
     name: Name
-    version: Annotated[int, Field(ge=1)]
+    version: Annotated[int, Field(ge=1, lt=2**31)]
     title: str
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Of all protocols that fit, the greatest is taken; among equals the most specific, then the first by name."""
@@ -249,14 +251,9 @@ class Protocol(Strict):
     def digest(self) -> str:
         """sha256 of the canonical JSON, in hex."""
         ours = {language: wording_of(language).model_dump(mode="json") for language in self.languages}
-        content = self.model_dump(mode="json") | ({"wording": ours} if self.uses_our_wording else {})
+        content = self.model_dump(mode="json") | {"wording": ours}
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
-
-    @property
-    def uses_our_wording(self) -> bool:
-        """Whether a step leaves its text to us, so that a change of ours changes what is asked."""
-        return any(not step.user for step in self.steps) or any("context" in s.placeholders() for s in self.steps)
 
 
 _TEXTS = ("system", "user", "question", "about")
@@ -282,12 +279,16 @@ def load(text: str, *, origin: str = "a protocol") -> Protocol:
     if not isinstance(given, Mapping):
         raise Misconfigured(f"{origin} is not a reading protocol: it has no keys.")
     try:
-        return Protocol.model_validate(given)
+        protocol = Protocol.model_validate(given)
+        protocol.digest.encode()
+    except UnicodeEncodeError:
+        raise Misconfigured(f"{origin} is not a reading protocol: it holds half a character.") from None
     except ValidationError as error:
         faults = error.errors()
         told = [f"  {'.'.join(map(str, e['loc'])) or 'the whole'}: {_said(e)}" for e in faults[:10]]
         more = [f"  and {len(faults) - 10} more"] if len(faults) > 10 else []
         raise Misconfigured("\n".join([f"{origin} is not a reading protocol:", *told, *more])) from None
+    return protocol
 
 
 class _NoAliases(yaml.SafeLoader):

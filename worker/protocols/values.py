@@ -15,7 +15,7 @@ from worker.protocols.wording import Language
 class Strict(BaseModel):
     """Nothing but what is known, and never changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _by_language(given: Any) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from record.instances import StoredInstance
+from worker.kinds import WHOLE_SLIDE
 from worker.protocols import Protocol, Role
 from worker.references import KEY_OBJECTS, POINTING_TITLES, PRESENTATION_STATES
 from worker.selection.captions import caption
@@ -20,7 +21,7 @@ from worker.selection.chosen import Chosen, Omitted, Selection
 from worker.selection.eyes import Eyes, HeadersOnly, Region
 from worker.selection.moments import candidates, evenly, key_moments, key_slices, nearest, with_named
 from worker.selection.shares import Claimant, share
-from worker.selection.sifting import WHOLE_SLIDE, sift
+from worker.selection.sifting import sift
 from worker.selection.slides import choose_regions, slides_of
 from worker.selection.units import Unit, order, units_of
 from worker.views import FRONTAL, view_of
@@ -177,7 +178,8 @@ def _named(kept: Sequence[StoredInstance], beside: Sequence[StoredInstance], eye
             if instance is None:
                 continue
             whole = (0,) if instance.header.number_of_frames <= 1 else ()
-            found |= {(instance.instance_id, frame) for frame in frames or whole}
+            real = [frame for frame in frames if frame < max(1, instance.header.number_of_frames)]
+            found |= {(instance.instance_id, frame) for frame in real or whole}
     points_at_all = len(found) >= sum(max(1, i.header.number_of_frames) for i in kept)
     return frozenset() if points_at_all else frozenset(found)
 
@@ -284,12 +286,18 @@ def _presented(chosen: Sequence[Chosen], beside: Sequence[StoredInstance], eyes:
         if document.header.sop_class_uid in PRESENTATION_STATES and (reference := eyes.refer(document)):
             for uid, frames in reference.frames:
                 states[uid].append((reference.made, document.instance_id, frames, document))
-    presented = []
+    presented: list[Chosen] = []
+    already: set[tuple[str, int]] = set()
     for one in chosen:
         fitting = [s for s in states.get(one.instance.header.sop_instance_uid, ()) if not s[2] or one.frame in s[2]]
         newest = max(fitting, key=lambda s: s[:2], default=None)
         usable = newest is not None and not one.more and one.region is None
-        presented.append(replace(one, state=newest[3], window=None) if newest and usable else one)
+        if newest is None or not usable:
+            presented.append(one)
+        elif (one.instance.instance_id, one.frame) not in already:  # the state takes the place of all its windows
+            already.add((one.instance.instance_id, one.frame))
+            words = one.caption.removesuffix(f", {WINDOWS[one.window].words}") if one.window else one.caption
+            presented.append(replace(one, state=newest[3], window=None, caption=words))
     return presented
 
 

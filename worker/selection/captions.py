@@ -8,9 +8,35 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from worker.selection.units import Unit
-from worker.views import laterality_of, view_of
+from worker.views import NAMES, laterality_of, view_of
 from worker.windows import WINDOWS
 
+MODALITIES = frozenset(
+    {
+        "CR",
+        "DX",
+        "RG",
+        "MG",
+        "IO",
+        "PX",
+        "CT",
+        "MR",
+        "PT",
+        "NM",
+        "US",
+        "IVUS",
+        "XA",
+        "RF",
+        "XC",
+        "GM",
+        "SM",
+        "ES",
+        "DMS",
+        "OP",
+    }
+    | {"OPT", "OT", "BI", "BMD", "DG", "LS", "TG", "RTIMAGE", "OAM", "OPM", "OPV", "OCT", "IVOCT", "HD", "EPS"}
+)
+"""Defined terms of Modality (PS3.3 C.7.3.1.1.1) that pictures have; whatever else a header says stays out of captions."""
 _SIDES = {"R": "right", "L": "left", "B": "both sides"}
 
 
@@ -29,9 +55,9 @@ def caption(
 
 def _parts(unit: Unit, place: int, window: str | None, role: str, which: int, slices: tuple[int, ...]) -> Iterator[str]:
     header = unit.header
-    yield header.modality if is_code(header.modality) else "image"
+    yield header.modality if header.modality in MODALITIES else "image"
     view = view_of(header)
-    if is_code(view):
+    if view in NAMES:
         yield f"view {view}"
     if side := _SIDES.get(laterality_of(header)):
         yield side
@@ -50,8 +76,3 @@ def _parts(unit: Unit, place: int, window: str | None, role: str, which: int, sl
         yield f"{unit.kind} {place + 1} of {total}"
     if window:
         yield WINDOWS[window].words
-
-
-def is_code(text: str) -> bool:
-    """Whether a header's value may stand in a caption as it is."""
-    return text.isascii() and text.isalnum() and len(text) <= 16

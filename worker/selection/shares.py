@@ -6,6 +6,7 @@ object selection goes first. Does not know which frames they will be.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -51,12 +52,16 @@ class Claimant:
 def share(claimants: Sequence[Claimant], budget: int) -> list[int]:
     """Return how many frames each may show, in their order of importance."""
     shares = [0] * len(claimants)
-    left = budget
+    left, played = budget, Counter[str]()
     for number in _turns(claimants):
         claimant = claimants[number]
-        if shares[number] < claimant.most and claimant.cost <= left:
+        role = claimant.role
+        is_played = bool(role and role.pictures and played[role.name] * claimant.per >= role.pictures)
+        if shares[number] < claimant.most and claimant.cost <= left and not is_played:
             shares[number] += 1
             left -= claimant.cost
+            if role:
+                played[role.name] += 1
     return shares
 
 

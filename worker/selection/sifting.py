@@ -5,44 +5,40 @@ Knows header rows alone. Does not know budgets, nor what a protocol does with wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from record.instances import InstanceHeader, StoredInstance
-from record.states import InstanceKind
-from worker.protocols import Protocol, says
+from worker.kinds import SECTIONS, is_capture, is_image, is_localizer, is_named_localizer, shows_label
+from worker.protocols import Protocol
 from worker.selection.chosen import Omitted
-
-WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
-SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_SECTIONS = frozenset({"CT", "MR", "PT"})
-_LOCALIZERS = ("localizer", "scout", "topogram", "surview", "scanogram", "localizador", "定位")
+from worker.views import laterality_of, view_of
 
 
 def sift(
     protocol: Protocol, instances: Sequence[StoredInstance], site: str = ""
 ) -> tuple[list[StoredInstance], list[Omitted]]:
     """Return what may be shown, and what may not with the reason."""
-    meant = [h for h in (i.header for i in instances) if _is_image(h) and protocol.match.accepts(h, site)]
-    presented = {h.modality for h in meant if h.presentation_intent_type == "FOR PRESENTATION"}
-    own = any(not _is_capture(h) and not _is_localizer(h) and not _is_named_localizer(h) for h in meant)
+    meant = [h for h in (i.header for i in instances) if is_image(h) and protocol.match.accepts(h, site)]
+    presented = {_view(h) for h in meant if h.presentation_intent_type == "FOR PRESENTATION"}
+    own = any(not is_capture(h) and not is_localizer(h) and not is_named_localizer(h) for h in meant)
     grey = {h.modality for h in meant if h.samples_per_pixel == 1}
     kept: list[StoredInstance] = []
     omitted: list[Omitted] = []
     for instance in instances:
         header = instance.header
-        if not _is_image(header):
+        if not is_image(header):
             reason = "not an image for the model"
         elif not protocol.match.accepts(header, site):
             reason = f"not what the protocol {protocol.name} is for"
-        elif _is_localizer(header) or (own and _is_named_localizer(header)):
+        elif is_localizer(header) or (own and is_named_localizer(header)):
             reason = "localizer"
-        elif header.sop_class_uid == WHOLE_SLIDE and {"LABEL", "OVERVIEW"} & {*header.image_type[2:3]}:
+        elif shows_label(header):
             reason = "shows the label of a slide, which may name the patient"
-        elif header.presentation_intent_type == "FOR PROCESSING" and header.modality in presented:
+        elif header.presentation_intent_type == "FOR PROCESSING" and _is_presented(header, presented):
             reason = "for processing, and the study has images for presentation"
-        elif own and _is_capture(header):
+        elif own and is_capture(header):
             reason = "secondary capture, and the study has images of its own"
-        elif header.modality in _SECTIONS & grey and header.samples_per_pixel == 3:
+        elif header.modality in SECTIONS & grey and header.samples_per_pixel == 3:
             reason = "a coloured overview, and the study has slices in grey"
         else:
             kept.append(instance)
@@ -51,20 +47,11 @@ def sift(
     return kept, omitted
 
 
-def _is_image(header: InstanceHeader) -> bool:
-    """Whether it is an image object, and not of single bits (segmentations, overlays)."""
-    return header.kind is InstanceKind.IMAGE and header.bits_allocated != 1
+def _view(header: InstanceHeader) -> tuple[str, str, str]:
+    return (header.modality, view_of(header), laterality_of(header))
 
 
-def _is_localizer(header: InstanceHeader) -> bool:
-    return any(v.upper() in {"LOCALIZER", "SCOUT"} for v in header.image_type)
-
-
-def _is_named_localizer(header: InstanceHeader) -> bool:
-    """By the series' name alone, which is not believed where there is nothing else."""
-    return header.modality in _SECTIONS and says(f"{header.series_description} / {header.protocol_name}", _LOCALIZERS)
-
-
-def _is_capture(header: InstanceHeader) -> bool:
-    """A screen shot, such as a dose page (PS3.3 A.8)."""
-    return header.sop_class_uid.startswith(SECONDARY_CAPTURE) or "SCREEN SAVE" in map(str.upper, header.image_type)
+def _is_presented(header: InstanceHeader, presented: Collection[tuple[str, str, str]]) -> bool:
+    """Whether there is an image for presentation of this view; of any, where the view is not told."""
+    own = _view(header)
+    return own in presented or (not own[1] and any(modality == own[0] for modality, _, _ in presented))

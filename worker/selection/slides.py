@@ -81,7 +81,7 @@ def choose_regions(slide: Slide, tiles: Tiles, count: int, max_side: int, eyes: 
                 frame=0,
                 window=None,
                 caption=(
-                    f"detail at about {_magnification(finer.spacing_mm, side, tiles.side)}×, "
+                    f"{_magnification(finer.spacing_mm, side, tiles.side)}, "
                     f"{round(100 * (column + 0.5) / columns)} % from the left and "
                     f"{round(100 * (row + 0.5) / rows)} % from the top of the slide"
                 ),
@@ -124,7 +124,7 @@ def _spread(tissue: NDArray[np.float64] | None, count: int, least: float) -> lis
 
 
 def _magnification(spacing_mm: float | None, side: int, shown: int) -> str:
-    return f"{MM_AT_1X / (spacing_mm * side / min(side, shown)):.3g}" if spacing_mm else "1"
+    return f"detail at about {MM_AT_1X / (spacing_mm * side / min(side, shown)):.3g}×" if spacing_mm else "detail"
 
 
 def _times(spacing_mm: float | None, columns: int, max_side: int) -> str:

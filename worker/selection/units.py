@@ -15,11 +15,10 @@ import numpy as np
 
 from record.instances import InstanceHeader, StoredInstance
 from record.orientation import edges
+from worker.kinds import SECTIONS, WHOLE_SLIDE
 from worker.selection.eyes import Eyes
-from worker.selection.sifting import WHOLE_SLIDE
 from worker.surveys import Survey
 
-SECTIONS = frozenset({"CT", "MR", "PT"})
 FILMS = (
     *("1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.6.2"),  # ultrasound multi-frame, enhanced US volume
     *(
@@ -32,6 +31,7 @@ FILMS = (
 """SOP classes whose frames follow each other in time; other multi-frame objects are stacks (tomosynthesis, OCT, NM)."""
 _SAME_DIRECTION = 0.05
 """Largest difference of a cosine within one stack (3°): a scanner's rounding, not another plane."""
+_MAX_DIRECTIONS = 64
 _SAME_PLACE_MM = 0.01
 _OBLIQUE = 0.8
 """A normal whose largest component is below this lies in no principal plane."""
@@ -167,6 +167,8 @@ def _by_direction(slices: Sequence[_Slice]) -> list[list[_Slice]]:
     groups: list[tuple[tuple[float, ...], list[_Slice]]] = []
     for one in slices:
         told = one.orientation if len(one.orientation) == 6 and len(one.position) == 3 else ()
+        if len(groups) >= _MAX_DIRECTIONS:
+            told = ()  # no scanner makes so many: what is left is one heap
         for direction, members in groups:
             if len(direction) == len(told) and all(
                 abs(a - b) < _SAME_DIRECTION for a, b in zip(direction, told, strict=True)
