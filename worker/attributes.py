@@ -107,11 +107,6 @@ class FrameAttributes:
         return self.photometric_interpretation in {"MONOCHROME1", "MONOCHROME2"}
 
     @property
-    def voi_lut(self) -> Lut | None:
-        """The first VOI LUT, which goes before any window."""
-        return self.voi_luts[0] if self.voi_luts else None
-
-    @property
     def sent(self) -> tuple[Lut | Window, ...]:
         """Every VOI transform that the file brings, the one to begin with first (PS3.3 C.11.2.1.2)."""
         return (*self.voi_luts, *self.windows)

@@ -90,7 +90,8 @@ def presentation_of(
         Rows and columns of the frame.
     """
     voi = next(_applying(state.get("SoftcopyVOILUTSequence"), sop_instance_uid, frame), None)
-    rescale = _rescale(state) or attributes.rescale
+    own = _rescale(state)
+    rescale = own or attributes.rescale
     luts, windows = voi_of(voi, signed=attributes.signed or bool(rescale and rescale[1] < 0)) if voi else ((), ())
     changed = replace(
         attributes,
@@ -101,8 +102,8 @@ def presentation_of(
     )
     if tables := tables_of(state.get("ModalityLUTSequence"), signed=attributes.signed):
         changed = replace(changed, modality_lut=tables[0])
-    elif _rescale(state):
-        changed = replace(changed, rescale=rescale, modality_lut=None)
+    elif own:
+        changed = replace(changed, rescale=own, modality_lut=None)
     if not luts and not windows:
         changed = replace(changed, windows=(_identity(changed),))
     hidden, shade = _shutter(state, shape)

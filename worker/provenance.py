@@ -42,17 +42,17 @@ def rendering_of(chosen: Chosen, picture: Rendered) -> dict[str, Any]:
     return told
 
 
-def as_shown(chosen: Chosen, picture: Rendered) -> tuple[Chosen, Rendered]:
+def as_shown(chosen: Chosen, picture: Rendered) -> Chosen:
     """Return what was chosen as it was really shown: where a window did not fit the values, by what took its place."""
     voi = picture.transform.get("voi")
     asked = voi.get("instead_of") if isinstance(voi, dict) else None
     if not asked or chosen.window is None:
-        return chosen, picture
+        return chosen
     shown = str(voi["source"]).removeprefix("named:") if isinstance(voi, dict) else ""
     window = shown if shown in WINDOWS else None
     caption = chosen.caption.removesuffix(f", {WINDOWS[chosen.window].words}")
     caption = f"{caption}, {WINDOWS[window].words}" if window else caption
-    return replace(chosen, window=window, caption=caption), picture
+    return replace(chosen, window=window, caption=caption)
 
 
 def top_of_counts(picture: Rendered) -> float | None:

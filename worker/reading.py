@@ -152,7 +152,8 @@ def _made(chosen: Sequence[Chosen], eyes: ChildEyes, max_side: int) -> list[tupl
     """Render, and say of each picture what it came to be; counts of one series are shown on one scale."""
     made: list[tuple[Chosen, Rendered]] = []
     for one in chosen:
-        shown, picture = as_shown(one, eyes.render(one, max_side))
+        picture = eyes.render(one, max_side)
+        shown = as_shown(one, picture)
         if not any(_is_again(shown, picture, *other) for other in made):
             made.append((shown, picture))
     tops: dict[str, float] = {}

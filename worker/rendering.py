@@ -119,8 +119,8 @@ def render(
         levels, steps["spatial"] = state.laid_out(levels), state.as_dict()
     is_turned = state is not None and state.rotation in {90, 270}
     aspect = 1 / attributes.aspect if is_turned else attributes.aspect
-    levels, steps["resize"] = _square(levels, aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
-    return Rendering(np.ascontiguousarray(levels), steps, _deviation(levels) < _BLANK_DEVIATION)
+    levels, steps["resize"] = fitted(levels, aspect, min(max_side or LARGEST_SIDE, LARGEST_SIDE))
+    return Rendering(np.ascontiguousarray(levels), steps, is_blank(levels))
 
 
 def show(
@@ -148,7 +148,7 @@ def show(
     """
     levels, steps = levels_of(frame, attributes, view, native=native)
     side = min(max_side or LARGEST_SIDE, LARGEST_SIDE)
-    levels, steps["resize"] = _square(levels, attributes.aspect, side, reducing_gap=3.0)
+    levels, steps["resize"] = fitted(levels, attributes.aspect, side, reducing_gap=3.0)
     if invert and levels.ndim == 2:
         levels = 255 - levels  # (H, W)
     return Rendering(np.ascontiguousarray(levels), steps, blank=False)
@@ -361,7 +361,7 @@ def _palette(frame: Array, attributes: FrameAttributes) -> tuple[NDArray[np.uint
     return colours[index], {"colour": {"kind": "palette", "entries": len(colours)}}
 
 
-def _square(
+def fitted(
     levels: NDArray[np.uint8], aspect: float, max_side: int, *, reducing_gap: float | None = None
 ) -> tuple[NDArray[np.uint8], dict[str, Any] | None]:
     """Make pixels square by enlarging the coarser direction, then bring the longer side within bounds, in one step."""
@@ -375,6 +375,11 @@ def _square(
     resized = Image.fromarray(levels).resize(size, Image.Resampling.LANCZOS, reducing_gap=reducing_gap)
     record = {"height": size[1], "width": size[0], "filter": "lanczos", "aspect": aspect}
     return np.asarray(resized), record
+
+
+def is_blank(levels: NDArray[np.uint8]) -> bool:
+    """Whether nothing can be seen: the levels deviate by less than one, over all channels."""
+    return _deviation(levels) < _BLANK_DEVIATION
 
 
 def _deviation(levels: NDArray[np.uint8]) -> float:

@@ -25,7 +25,6 @@ from worker.surveys import Survey
 
 _TOGETHER = 16
 """Frames that are looked at by one question: a frame that ends the child takes no more with it."""
-_Asked = Callable[[], None]
 
 
 class ChildEyes:
@@ -37,7 +36,9 @@ class ChildEyes:
         Called before every question; raises where nobody wants the answer any more.
     """
 
-    def __init__(self, store: Store, child: DecodingChild, timeout_s: float, halt: _Asked = lambda: None) -> None:
+    def __init__(
+        self, store: Store, child: DecodingChild, timeout_s: float, halt: Callable[[], None] = lambda: None
+    ) -> None:
         self._store = store
         self._child = child
         self._timeout_s = timeout_s

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 
-from record.errors import CountersignError
 from worker import presentation, references, regions, surveys
 from worker.attributes import FrameAttributes
 from worker.looks import look, reduced
 from worker.opened import Opened, open_instance
-from worker.rendering import Rendering, levels_of, named_window, render
+from worker.rendering import Rendering, fitted, is_blank, levels_of, named_window, render
 
 _TISSUE_SIDE = 1024
 """Pixels of the picture of a whole slide on which tissue is looked for."""
@@ -53,7 +52,7 @@ def look_at_files(request: Mapping[str, Any]) -> Answer:
             levels, _ = levels_of(
                 reduced(opened.frame(int(index))), opened.attributes(int(index)), window, native=opened.is_native
             )
-        except (CountersignError, MemoryError, Exception):  # noqa: BLE001  # any decoder's complaint is an answer
+        except Exception:  # noqa: BLE001  # any decoder's complaint is an answer
             told.append(None)
             continue
         seen = look(levels)
@@ -79,17 +78,14 @@ def render_region(opened: Opened, rectangle: Sequence[int], max_side: int) -> Re
     picture, factor = regions.region_of(
         opened.ds, (left, top, width, height), max_side, lambda frames: _levels(opened, frames)
     )
-    scale = min(1.0, max_side / max(picture.shape[:2]))
-    size = max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale))
-    if scale < 1:
-        picture = np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.LANCZOS))
+    picture, resize = fitted(picture, 1.0, max_side)
     steps = {
         "photometric_interpretation": opened.attributes(0).photometric_interpretation,
         "region": {"left": left, "top": top, "width": width, "height": height},
         "reduced_by": factor,
-        "resize": {"height": size[1], "width": size[0], "filter": "lanczos"} if scale < 1 else None,
+        "resize": resize,
     }
-    return Rendering(picture, steps, float(picture.std()) < 1.0)
+    return Rendering(picture, steps, is_blank(picture))
 
 
 def render_montage(request: Mapping[str, Any], first: Rendering, max_side: int, window: Any) -> Rendering:
@@ -114,7 +110,7 @@ def state_of(request: Mapping[str, Any], opened: Opened, index: int) -> presenta
     """The presentation state that is asked for, as it applies to a frame."""
     if not request.get("state"):
         return None
-    ds = dcmread(Path(request["state"]), stop_before_pixels=True)
+    ds = dcmread(Path(request["state"]), stop_before_pixels=True, specific_tags=list(presentation.TAGS))
     shape = int(opened.ds.Rows), int(opened.ds.Columns)
     return presentation.presentation_of(
         ds, str(opened.ds.get("SOPInstanceUID") or ""), index, opened.attributes(index), shape

@@ -22,7 +22,7 @@ from worker.selection.eyes import Eyes, HeadersOnly, Region
 from worker.selection.moments import candidates, evenly, key_moments, key_slices, nearest, with_named
 from worker.selection.shares import Claimant, share
 from worker.selection.sifting import sift
-from worker.selection.slides import choose_regions, slides_of
+from worker.selection.slides import Slide, choose_regions, slides_of
 from worker.selection.units import Unit, order, units_of
 from worker.views import FRONTAL, view_of
 from worker.windows import WINDOWS
@@ -62,20 +62,8 @@ def select(
     claimants = _cast(
         protocol, units, _named(kept, beside, eyes) if protocol.pictures.key_objects else frozenset(), omitted
     )
-    chosen, budget = [], protocol.pictures.max
-    for number, slide in enumerate(slides):
-        count = (budget + len(slides) - 1 - number) // (len(slides) - number) if len(slides) > number else 0
-        regions = (
-            choose_regions(slide, protocol.pictures.tiles, count, protocol.pictures.max_side, eyes) if count else []
-        )
-        budget -= len(regions)
-        chosen += regions
-        taken = {c.instance.instance_id for c in regions}
-        omitted += [
-            Omitted(i.instance_id, _why_no_level(shown=bool(regions)))
-            for i in slide.members
-            if i.instance_id not in taken
-        ]
+    chosen = _slide_pictures(protocol, slides, eyes, omitted)
+    budget = protocol.pictures.max - len(chosen)
     shares = share(claimants, budget)
     shown = [(claimant, granted) for claimant, granted in zip(claimants, shares, strict=True) if granted]
     is_all = (
@@ -86,15 +74,29 @@ def select(
         chosen += _pictures(protocol, claimant, granted, eyes, which=which, is_all=is_all)
     taken = {i.instance_id for c in chosen for i in (c.instance, *(other for other, _ in c.more))}
     for claimant in claimants:
-        left = dict.fromkeys(spot.instance.instance_id for spot in claimant.unit.spots)
-        why = _why_not(claimant, len(taken & left.keys()), protocol)
-        omitted += [Omitted(instance_id, why) for instance_id in left if instance_id not in taken]
+        ids = claimant.unit.instance_ids
+        why = _why_not(claimant, len(taken.intersection(ids)), protocol)
+        omitted += [Omitted(instance_id, why) for instance_id in ids if instance_id not in taken]
     if protocol.pictures.presentation_states:
         chosen = _presented(chosen, beside, eyes)
     parts = {claimant.role.name for claimant in claimants if claimant.role}
     missing = tuple(role.name for role in protocol.pictures.roles if not role.optional and role.name not in parts)
     once = {o.instance_id: o for o in reversed(omitted) if o.instance_id not in taken}
     return Selection(tuple(chosen), tuple(reversed(once.values())), missing)
+
+
+def _slide_pictures(protocol: Protocol, slides: Sequence[Slide], eyes: Eyes, omitted: list[Omitted]) -> list[Chosen]:
+    """The pictures of whole slides, which share the budget evenly; their other levels are left out."""
+    chosen: list[Chosen] = []
+    for number, slide in enumerate(slides):
+        count = -(-(protocol.pictures.max - len(chosen)) // (len(slides) - number))
+        regions = (
+            choose_regions(slide, protocol.pictures.tiles, count, protocol.pictures.max_side, eyes) if count else []
+        )
+        chosen += regions
+        why, taken = _why_no_level(shown=bool(regions)), {c.instance.instance_id for c in regions}
+        omitted += [Omitted(i.instance_id, why) for i in slide.members if i.instance_id not in taken]
+    return chosen
 
 
 def _kept_turns(units: Sequence[Unit], omitted: list[Omitted]) -> list[Unit]:
@@ -106,7 +108,7 @@ def _kept_turns(units: Sequence[Unit], omitted: list[Omitted]) -> list[Unit]:
             kept.append(unit)
         else:
             why = _why_no_turn(unit, len(shown))
-            omitted += [Omitted(i, why) for i in dict.fromkeys(spot.instance.instance_id for spot in unit.spots)]
+            omitted += [Omitted(i, why) for i in unit.instance_ids]
     return kept
 
 
@@ -123,9 +125,7 @@ def _cast(
         if role:
             full[role.name] += len(unit.spots)
         if role is None and not protocol.pictures.others and protocol.pictures.roles:
-            omitted += [
-                Omitted(i, _why_no_role(protocol)) for i in dict.fromkeys(s.instance.instance_id for s in unit.spots)
-            ]
+            omitted += [Omitted(i, _why_no_role(protocol)) for i in unit.instance_ids]
             continue
         per = montage.rows * montage.columns if montage and unit.kind == "slice" else 1
         frames = -(-len(unit.spots) // per)
@@ -137,7 +137,7 @@ def _cast(
     for claimant in stacks[protocol.pictures.max_series :]:
         claimants.remove(claimant)
         why = _why_no_series(protocol)
-        omitted += [Omitted(i, why) for i in dict.fromkeys(s.instance.instance_id for s in claimant.unit.spots)]
+        omitted += [Omitted(i, why) for i in claimant.unit.instance_ids]
     return claimants
 
 

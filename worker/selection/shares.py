@@ -42,12 +42,6 @@ class Claimant:
         """Pictures that one more frame takes."""
         return len(self.windows)
 
-    @property
-    def most(self) -> int:
-        """Frames, or montages, it can use under its role."""
-        most = self.role.pictures if self.role else None
-        return min(self.frames, -(-most // self.per)) if most else self.frames
-
 
 def share(claimants: Sequence[Claimant], budget: int) -> list[int]:
     """Return how many frames each may show, in their order of importance."""
@@ -57,7 +51,7 @@ def share(claimants: Sequence[Claimant], budget: int) -> list[int]:
         claimant = claimants[number]
         role = claimant.role
         is_played = bool(role and role.pictures and played[role.name] * claimant.per >= role.pictures)
-        if shares[number] < claimant.most and claimant.cost <= left and not is_played:
+        if shares[number] < claimant.frames and claimant.cost <= left and not is_played:
             shares[number] += 1
             left -= claimant.cost
             if role:
@@ -68,16 +62,16 @@ def share(claimants: Sequence[Claimant], budget: int) -> list[int]:
 def _turns(claimants: Sequence[Claimant]) -> Iterator[int]:
     """Whose turn it is to take one more, until nobody can use another."""
     named = [n for n, one in enumerate(claimants) if one.named]
-    yield from _rounds(named, [min(len(claimants[n].named), claimants[n].most) for n in named])
+    yield from _rounds(named, [min(len(claimants[n].named), claimants[n].frames) for n in named])
     firsts: dict[str, int] = {}
     for n, one in enumerate(claimants):
         if one.role and not one.named:
             firsts.setdefault(one.role.name, n)
     yield from firsts.values()
     cast = [n for n, one in enumerate(claimants) if one.role]
-    yield from _rounds(cast, [claimants[n].most for n in cast])
+    yield from _rounds(cast, [claimants[n].frames for n in cast])
     others = [n for n, one in enumerate(claimants) if not one.role]
-    yield from _rounds(others, [claimants[n].most for n in others])
+    yield from _rounds(others, [claimants[n].frames for n in others])
 
 
 def _rounds(numbers: Sequence[int], times: Sequence[int]) -> Iterator[int]:

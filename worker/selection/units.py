@@ -76,6 +76,11 @@ class Unit:
         """Of the first frame's instance: it speaks for the unit."""
         return self.spots[0].instance.header
 
+    @property
+    def instance_ids(self) -> tuple[str, ...]:
+        """Our ids of its instances, in order, each once."""
+        return tuple(dict.fromkeys(spot.instance.instance_id for spot in self.spots))
+
 
 def units_of(instances: Sequence[StoredInstance], eyes: Eyes) -> list[Unit]:
     """Group instances, given in their order; stacks first, the longer before the shorter."""
